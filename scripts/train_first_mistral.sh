@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# FirstMistral (arXiv:2411.05508) as rank_llm trains it, 128 lists a step on any number of GPUs that divides 16.
+# FirstMistral (arXiv:2411.05508) as rank_llm trains it, 128 lists per step on any number of GPUs that divides 16.
 #   scripts/train_first_mistral.sh [GPUS, default 4] [OPTIONS of `train listwise`: the last one given holds]
 #   scripts/train_first_mistral.sh 8 --output-dir out --deepspeed zero3-offload --resume-from-checkpoint latest
 set -euo pipefail

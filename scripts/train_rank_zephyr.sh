@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# RankZephyr (arXiv:2312.02724) as rank_llm trains it, 256 lists a step on any number of GPUs that divides 64.
+# RankZephyr (arXiv:2312.02724) as rank_llm trains it, 256 lists per step on any number of GPUs that divides 64.
 #   scripts/train_rank_zephyr.sh [GPUS, default 4] [OPTIONS of `train listwise`: the last one given holds]
 #   scripts/train_rank_zephyr.sh 8 --output-dir out --deepspeed zero3-offload --resume-from-checkpoint latest
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# RankLLaMA (arXiv:2310.08319) as tevatron trains it, 128 groups a step on any number of GPUs that divides 32.
+# RankLLaMA (arXiv:2310.08319) as tevatron trains it, 128 groups per step on any number of GPUs that divides 32.
 #   scripts/train_rankllama.sh [GPUS, default 4] [OPTIONS of `train pointwise`: the last one given holds]
 #   scripts/train_rankllama.sh 8 --train-dataset-path mine.jsonl --output-dir out --deepspeed zero2
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""Do a pair's score and a window's order depend on what else is in the batch? fp32 and bf16, batch sizes 1 to 64.
+"""Dependence of scores and orders on the rest of the batch, in fp32 and bf16, for batch sizes 1 to 64.
 
 uv run --package rankllm-infer --group demo python scripts/bench/batch_invariance.py --data DIR --run RUN
 """
@@ -21,7 +21,7 @@ SIZES = (1, 4, 16, 64)
 @click.option("--depth", default=20, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(data: Path, run: Path, n_queries: int, depth: int, threads: int) -> None:
-    """Print, for each dtype and way, the largest difference to batch size 1, swapped pairs and ties."""
+    """Print, for each dtype and engine setting, the largest difference to batch size 1, swapped pairs and ties."""
     from rankllm_infer.api import Reranker, load_reranker
     from rankllm_infer.checkpoints.demo_model import demo_model_path
     from rankllm_infer.checkpoints.model_files import find_model
@@ -46,7 +46,7 @@ def main(data: Path, run: Path, n_queries: int, depth: int, threads: int) -> Non
         for dtype in ("float32", "bfloat16"):
             alone: list[dict[str, float]] = []
             for size in SIZES:
-                # An engine of its own: load_reranker gives float32 on a CPU batches of one, and this is about others;
+                # A separate engine: load_reranker uses batches of one for float32 on a CPU, and this needs larger ones;
                 # the usual token budget would cut large batches.
                 engine = TransformersEngine(
                     load_model(find_model(model), "causal", TransformersSettings(dtype=dtype, device="cpu")),

@@ -1,4 +1,4 @@
-"""What every benchmark says first: the machine, the versions, and whether anything else is running."""
+"""Header of every benchmark: the machine, the versions, and whether the machine is busy."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import platform
 from pathlib import Path
 
 BUSY_LOAD = 0.5
-"""A load average above this, before the benchmark begins, makes its timings doubtful."""
+"""Load average before the benchmark above which timings are unreliable."""
 
 
 def pin_threads(threads: int) -> None:
-    """Use so many threads for torch, whatever was set before."""
+    """Set the number of threads that torch uses."""
     import torch
 
     torch.set_num_threads(threads)
 
 
 def describe_machine(threads: int) -> str:
-    """One line for the record; warns when the machine is busy."""
+    """Describe the machine in one line, with a warning if it is busy."""
     import torch
     import transformers
 

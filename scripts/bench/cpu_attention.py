@@ -1,4 +1,4 @@
-"""Forward and backward on a CPU in bfloat16, with each way to attend: LoRA steps over rows of some lengths.
+"""Forward and backward on a CPU in bfloat16, with each attention implementation: LoRA steps for several row lengths.
 
 uv run --package rankllm-train python scripts/bench/cpu_attention.py --model-path SmolLM2-135M-Instruct
 """
@@ -14,7 +14,7 @@ import torch
 from bench_machine import describe_machine, pin_threads
 
 SHAPES = ((8, 96), (8, 128), (2, 640), (1, 1536))
-"""Rows and tokens of a pass: pointwise groups of short and of longer pairs, windows of five to fifteen passages."""
+"""Rows and tokens per pass: pointwise groups of short and longer pairs, windows of five to fifteen passages."""
 WAYS = ("sdpa", "eager", "auto")
 
 
@@ -23,7 +23,7 @@ WAYS = ("sdpa", "eager", "auto")
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(model_path: str, repeats: int, threads: int) -> None:
-    """Print tokens a CPU second, medians of passes in turns."""
+    """Print tokens per CPU second, as medians of alternating passes."""
     from rankllm_train.models.loading import load_model
     from rankllm_train.recipe.sections import LoraSection, ModelSection
 
@@ -43,7 +43,7 @@ def main(model_path: str, repeats: int, threads: int) -> None:
         for repeat in range(repeats + 1):
             for way, model in models.items():
                 spent = step_s(model, ids)
-                if repeat:  # the first is to warm up
+                if repeat:  # the first one is the warm-up
                     seconds[way].append(spent)
         speed = {way: rows * tokens / statistics.median(values) for way, values in seconds.items()}
         cells = " | ".join(f"{speed[way]:.0f}" for way in WAYS)
@@ -51,7 +51,7 @@ def main(model_path: str, repeats: int, threads: int) -> None:
 
 
 def step_s(model: Any, ids: torch.Tensor) -> float:
-    """CPU seconds of a forward and a backward pass, the logits read at the last token."""
+    """CPU seconds of one forward and backward pass with logits read at the last token."""
     began = time.process_time()
     last = torch.full((len(ids),), ids.shape[1] - 1)
     with torch.autocast("cpu", torch.bfloat16):

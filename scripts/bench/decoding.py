@@ -1,4 +1,4 @@
-"""FIRST, generation and permutation decoding of the same windows, one at a time: seconds a window.
+"""FIRST, generation and permutation decoding of the same windows, one at a time: seconds per window.
 
 The ways take turns within each run. An untrained model's free answer may end early, or never be a ranking: so free
 generation is also timed at the length of a whole answer, its end token held back. That is what the others are compared
@@ -29,7 +29,7 @@ FULL_LENGTH = "generation, a whole answer's tokens"
 
 @dataclass
 class Way:
-    """One way to decode, and what was measured: a value for each run of each window."""
+    """One decoding mode and its measurements: a value per run and window."""
 
     identifiers: str
     name: str
@@ -76,7 +76,7 @@ def main(
     threads: int,
     dtype: str,
 ) -> None:
-    """Print one markdown row for each way."""
+    """Print one markdown row per decoding mode."""
     from rankllm_infer.checkpoints.demo_model import demo_model_path
     from rankllm_infer.checkpoints.model_files import find_model
     from rankllm_infer.engines.transformers.batches import TransformersSettings
@@ -102,7 +102,7 @@ def main(
 
 
 def make_ways(loaded: LoadedModel, requests: list[Request], kind: str) -> list[Way]:
-    """All ways to decode windows with one kind of identifiers."""
+    """All decoding modes for windows with one kind of identifiers."""
     from rankllm_core.card import ListwiseCard
     from rankllm_core.prompts.template import load_template
     from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
@@ -138,7 +138,7 @@ def make_ways(loaded: LoadedModel, requests: list[Request], kind: str) -> list[W
 
 
 def generate_whole(loaded: LoadedModel, prompt: Prompt) -> None:
-    """Generate as many tokens as a whole answer has, as the engine does but for the end token."""
+    """Generate as many tokens as a complete answer has, like the engine but without the end token."""
     import torch
     from transformers import GenerationConfig
 
@@ -155,7 +155,7 @@ def generate_whole(loaded: LoadedModel, prompt: Prompt) -> None:
 
 
 def print_table(ways: list[Way]) -> None:
-    """One row a way; `times` compares CPU seconds with generation of a whole answer."""
+    """Print one row per mode; `times` compares CPU seconds with generation of a complete answer."""
     print("\n| identifiers | way | CPU s/window | wall s/window | times as fast | answer tokens |")
     print("|---|---|---|---|---|---|")
     whole = {way.identifiers: way.seconds(way.cpu_s) for way in ways if way.name == FULL_LENGTH}
@@ -172,7 +172,7 @@ def print_table(ways: list[Way]) -> None:
 
 
 def same_orders(ways: list[Way]) -> str:
-    """How many free answers are whole rankings, and whether the one that is held to permutations is the same then."""
+    """Report how many free answers are complete rankings, and whether constrained decoding gives the same ones."""
     from rankllm_core.answers.reader import read_answer
 
     named = {(way.identifiers, way.name): way for way in ways}

@@ -1,4 +1,4 @@
-"""How far are scores and orders in bfloat16 from those in float32? The bundled rerankers, as `rerank` runs them.
+"""Differences of scores and orders between bfloat16 and float32, for the bundled rerankers as `rerank` runs them.
 
 uv run --package rankllm-infer --group demo python scripts/bench/dtypes.py --data DIR --run RUN
 """
@@ -24,7 +24,7 @@ DTYPES = ("float32", "bfloat16")
 @click.option("--depth", default=20, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(data: Path, run: Path, models: tuple[str, ...], n_queries: int, depth: int, threads: int) -> None:
-    """Print, for each model, how far scores move and how many pairs of candidates of one query change places."""
+    """Print, for each model, how much scores change and how many pairs of candidates swap places."""
     from rankllm_infer import RerankOptions, load_reranker
     from rankllm_infer.formats.prepare import build_requests
 

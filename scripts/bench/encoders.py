@@ -1,6 +1,6 @@
 """The same pairs scored by sentence-transformers' CrossEncoder and by rankllm with an encoder, in one run.
 
-Each way is a process of its own; they take turns. Texts in, scores out: tokenization counts for both. MiniLM-L6 comes
+Each runs in a separate process, in alternation. Tokenization is included for both. MiniLM-L6 comes
 inside a package, with a classification head drawn from a seed; the other architectures are random weights of their base
 sizes over the same tokenizer. This is about speed, not quality.
 
@@ -47,7 +47,7 @@ Scoring = Callable[[Sequence[Pair]], list[float]]
 def main(
     data: Path, run: Path, cache: Path, architecture: str, n_queries: int, depth: int, repeats: int, threads: int
 ) -> None:
-    """Print a row for each way, and how far its scores are from CrossEncoder's in float32."""
+    """Print one row per implementation, and the difference of its scores from CrossEncoder's in float32."""
     model = make_model(cache / architecture, architecture)
     pairs = distinct_pairs(data, run, n_queries=n_queries, depth=depth)
     pin_threads(threads)
@@ -66,7 +66,7 @@ def main(
 
 
 def make_model(folder: Path, architecture: str) -> str:
-    """The model with its head and tokenizer, saved once."""
+    """Save the model with head and tokenizer once."""
     if (folder / "config.json").exists():
         return str(folder)
     import torch
@@ -84,7 +84,7 @@ def make_model(folder: Path, architecture: str) -> str:
             settings |= {"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
             settings |= {"type_vocab_size": 0, "pooler_hidden_size": sizes["hidden_size"]}
         if architecture == "xlm-roberta":
-            # Positions are counted from behind the padding's identifier; this tokenizer's pairs have two types.
+            # Position ids start after the padding id; this tokenizer's pairs have two token types.
             settings |= {"max_position_embeddings": MAX_TOKENS + 2, "type_vocab_size": 2}
         config = transformers.AutoConfig.for_model(architecture, **settings)
         model = transformers.AutoModelForSequenceClassification.from_config(config)
@@ -96,7 +96,9 @@ def make_model(folder: Path, architecture: str) -> str:
 
 
 def distinct_pairs(data: Path, run: Path, *, n_queries: int, depth: int) -> list[Pair]:
-    """Query and passage of the first queries' candidates, each pair once: the collection holds passages twice."""
+    """Query and passage of the first queries' candidates, without duplicates, since the collection contains passages
+    twice.
+    """
     from rankllm_core.text import title_and_text
     from rankllm_infer.formats.prepare import build_requests
 
@@ -112,17 +114,17 @@ def distinct_pairs(data: Path, run: Path, *, n_queries: int, depth: int) -> list
 
 
 def start_worker(way: tuple[str, str], model: str, pairs: Sequence[Pair], threads: int) -> Any:
-    """Start a process, and wait until it has loaded its model and scored a few pairs. Returns the pipe to it."""
+    """Start a process, wait until it has loaded its model and scored a few pairs, and return the pipe to it."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     context.Process(target=serve, args=(theirs, way, model, pairs, threads), daemon=True).start()
-    theirs.close()  # so that a worker that fails ends this process, too
+    theirs.close()  # so that a failing worker also stops this process
     ours.recv()
     return ours
 
 
 def serve(pipe: Any, way: tuple[str, str], model: str, pairs: Sequence[Pair], threads: int) -> None:
-    """What a worker's process does."""
+    """The main function of a worker process."""
     score = {THEIRS: cross_encoder, OURS: rankllm}[way[0]](model, way[1])
     pin_threads(threads)
     score(pairs[:BATCH])
@@ -174,7 +176,7 @@ def rankllm(model: str, dtype: str) -> Scoring:
 def print_table(
     taken: dict[tuple[str, str], list[float]], scores: dict[tuple[str, str], list[float]], *, n_pairs: int
 ) -> None:
-    """One row a way: median CPU seconds, and the speed against CrossEncoder's in the same dtype."""
+    """Print one row per implementation: median CPU seconds, and speed relative to CrossEncoder in the same dtype."""
     print("\n| way | dtype | CPU s | pairs/s | times CrossEncoder | largest difference to CrossEncoder in float32 |")
     print("|---|---|---|---|---|---|")
     for (name, dtype), seconds in taken.items():

@@ -1,4 +1,4 @@
-"""What computing logits only where a loss reads them saves: our forward pass against transformers' own, in one run.
+"""Savings from computing logits only where a loss reads them: our forward pass and transformers' own, in one run.
 
 Dense is the usual way: `model(input_ids, labels=...)` makes logits at all positions, raises them to float32 and takes
 the cross-entropy over all positions; the ranking loss reads its row of them. Ranking alone is measured against two
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 OBJECTIVES = ("generation", "ranking", "combined")
 WAYS = ("dense", "lean")
 N_RECORDS = 100
-"""Of which the one of the right length is taken."""
+"""Number of records, of which the one of the right length is used."""
 SHORT_PROMPT_TOKENS = 32
 GIB = 1 << 30
 
 
 class Case(NamedTuple):
-    """What a row of the table is about."""
+    """The subject of a table row."""
 
     model_path: str
     data: str
@@ -56,16 +56,16 @@ class Case(NamedTuple):
     gradient_checkpointing: bool
     threads: int
     cross_entropy: bool = True
-    """Whether the dense way of ranking alone takes log-probabilities, at all positions in float32, or logits."""
+    """Whether the dense ranking objective uses log-probabilities, at all positions in float32, or logits."""
 
     @property
     def name(self) -> str:
-        """The objective, and what is unusual about the dense way."""
+        """The objective, and the variant of the dense computation if it is not the default."""
         return self.objective if self.cross_entropy else f"{self.objective}, dense logits only"
 
 
 class Subject:
-    """A model and a record that goes through it in either way."""
+    """A model and a record, to be processed with the lean or the dense forward pass."""
 
     def __init__(self, case: Case) -> None:
         from rankllm_train.models.loading import load_model
@@ -83,7 +83,7 @@ class Subject:
         self.batch, self.short_batch, self.n_logits = _batches(case, section)
 
     def step(self, way: str, *, short: bool = False) -> float:
-        """Forward and backward, gradients left on the model. Returns the loss."""
+        """Run forward and backward, leave the gradients on the model, and return the loss."""
         import torch
 
         batch = self.short_batch if short else self.batch
@@ -106,7 +106,7 @@ class Subject:
         from rankllm_train.training.losses import IGNORED_LABEL, ranknet
 
         labels_BT = None
-        if "labels" in batch:  # ours are shifted by one; transformers shifts them itself
+        if "labels" in batch:  # ours are already shifted by one; transformers shifts them itself
             labels_BT = torch.full_like(batch["labels"], IGNORED_LABEL)
             labels_BT[:, 1:] = batch["labels"][:, :-1]
         own_forward = type(self.model).forward  # the lean one is bound to the object
@@ -122,7 +122,7 @@ class Subject:
 
 
 def _batches(case: Case, section: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
-    """The record nearest in length as a batch of one, the same with a short prompt, and how many positions are read."""
+    """The nearest record as a batch of one, the same with a short prompt, and the number of read positions."""
     from rankllm_train.data.rankings import with_identifiers
     from rankllm_train.data.sources import listwise_source
     from rankllm_train.encoding.batches import ListwiseCollator
@@ -149,7 +149,7 @@ def _with_short_prompt(example: ListwiseExample) -> ListwiseExample:
 
 
 def extra_memory(case: Case, way: str) -> int:
-    """Bytes by which one pass raises the resident size of a fresh process."""
+    """Bytes by which one pass increases the resident size of a fresh process."""
     child = subprocess.run(
         [sys.executable, __file__, "--child", json.dumps([case, way])],
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": str(case.threads)},
@@ -161,12 +161,12 @@ def extra_memory(case: Case, way: str) -> int:
 
 
 def measure_here(case: Case, way: str) -> int:
-    """What `extra_memory` asks its child for."""
+    """Measurement that `extra_memory` requests from its child process."""
     subject = Subject(case)
     subject.step(way, short=True)
     subject.model.zero_grad(set_to_none=True)
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the highest resident size begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak resident size
     before = _status_bytes("VmRSS")
     subject.step(way)
     return _status_bytes("VmHWM") - before
@@ -225,7 +225,7 @@ def main(
     threads: int,
     child: str | None,
 ) -> None:
-    """Print a markdown row for each objective and precision."""
+    """Print one markdown row per objective and precision."""
     if child:
         values, way = json.loads(child)
         print(measure_here(Case(*values), way))

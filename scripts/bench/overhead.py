@@ -31,13 +31,13 @@ PASSAGE = "a passage of some length " * 80
 """2,000 bytes."""
 N_CANDIDATES = 20
 PROMPTS = {"listwise": "rank_zephyr", "yes-no": "yes_no", "joined": "rankllama"}
-"""Rows whose prompts are written, and the template of each."""
+"""Rows that write prompts, and their templates."""
 PASSES = 2
-"""How often the prompts of all queries are written in one measurement."""
+"""Number of times the prompts of all queries are written in one measurement."""
 
 
 def scripted_run(n_queries: int) -> float:
-    """CPU seconds of a run over so many queries of 20 candidates."""
+    """CPU seconds of a run over this many queries with 20 candidates each."""
     from rankllm_core.data.records import write_requests
     from rankllm_core.files import write_text
     from rankllm_core.types import Candidate, Query, Request, Result, Usage
@@ -80,7 +80,7 @@ def scripted_run(n_queries: int) -> float:
 
 
 def prompt_writing(what: str) -> Callable[[], float]:
-    """A measurement: CPU milliseconds of the prompts of one query, from its request on."""
+    """A measurement: CPU milliseconds per query to write its prompts from its request."""
     from transformers import AutoTokenizer
 
     from rankllm_core.card import ListwiseCard, PointwiseCard
@@ -110,14 +110,14 @@ def prompt_writing(what: str) -> Callable[[], float]:
 
 
 def work(what: str, n_queries: int) -> None:
-    """Measure one row whenever a line comes in, so that imports and caches are behind it."""
+    """Measure one row for each line of input, so that imports and caches are excluded."""
     measure = prompt_writing(what) if what in PROMPTS else lambda: scripted_run(n_queries)
     for _ in sys.stdin:
         print(measure(), flush=True)
 
 
 class Worker:
-    """Measures one row with the packages of one Python."""
+    """Measures one row with the packages of one Python interpreter."""
 
     def __init__(self, python: str, what: str, n_queries: int) -> None:
         self._folder = Path(python).absolute().parent
@@ -128,7 +128,7 @@ class Worker:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def measure(self) -> float:
-        """One number: milliseconds a query for prompts, else seconds."""
+        """One number: milliseconds per query for prompts, seconds otherwise."""
         if self._process is None:
             with tempfile.TemporaryDirectory() as folder:
                 more = ["--output-dir", folder] if self._what == "demo" else []
@@ -138,7 +138,7 @@ class Worker:
         return float(self._process.stdout.readline())  # type: ignore[union-attr]  # it was opened as a pipe
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process."""
         if self._process is not None:
             self._process.communicate()
 
@@ -152,7 +152,7 @@ def process_s(command: Sequence[str]) -> float:
 
 
 def row_names() -> list[str]:
-    """What can be measured in this environment."""
+    """The rows that can be measured in this environment."""
     programs = [name for name in ("rankllm-infer", "rankllm-train") if (Path(sys.executable).parent / name).exists()]
     return ["run", *PROMPTS, *(f"{name} --help" for name in programs), "demo"]
 
@@ -170,11 +170,11 @@ def row_names() -> list[str]:
 @click.option("--row", "rows", multiple=True, help="Measure only this row, such as `demo`.  [default: all]")
 @click.option("--work", "what", hidden=True, help="Measure this row for another process.")
 def main(against: str | None, n_queries: int, repeats: int, rows: tuple[str, ...], what: str | None) -> None:
-    """Print the median of each measurement and, with --against, the ratio of this checkout's to the other's."""
+    """Print the median of each measurement and, with --against, the ratio to the other checkout."""
     if what is not None:
         work(what, n_queries)
         return
-    # Sets are in another order in each process; pytrec_eval searches one for every evaluator that it makes.
+    # Set order differs between processes, and pytrec_eval searches a set for every evaluator.
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     print(describe_machine(1))
     print("\n| | unit | CPU | lowest-highest | other | lowest-highest | ratio |\n|---|---|---|---|---|---|---|")
@@ -186,11 +186,11 @@ def main(against: str | None, n_queries: int, repeats: int, rows: tuple[str, ...
                 found[place].append(workers[place].measure())
         for worker in workers:
             worker.close()
-        print_row(row, [numbers[1:] for numbers in found])  # the first turn fills the caches
+        print_row(row, [numbers[1:] for numbers in found])  # the first round fills the caches
 
 
 def print_row(what: str, found: Sequence[Sequence[float]]) -> None:
-    """Medians and spread of this checkout and, where there is one, the other."""
+    """Print medians and spread for this checkout and, if given, the other one."""
     unit = "ms a query" if what in PROMPTS else "s"
     cells = [cell for numbers in found for cell in (f"{median(numbers):.3f}", f"{min(numbers):.3f}-{max(numbers):.3f}")]
     ratio = f"{median(found[0]) / median(found[1]):.3f}" if len(found) > 1 else ""

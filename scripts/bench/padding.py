@@ -1,4 +1,4 @@
-"""How much of what a forward pass computes is padding, by how records are put together. No model is run.
+"""Share of padding in a forward pass, depending on how records are batched. No model is run.
 
 uv run --package rankllm-train python scripts/bench/padding.py --model-path DIR --data records.jsonl.xz
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 SHAPES = ((1, 2, 4), (1, 4, 4), (4, 4, 16), (4, 8, 4))
-"""Processes, records a forward pass, passes an optimizer step. The last two: RankZephyr's and FIRST's own."""
+"""Processes, records per forward pass, passes per optimizer step. The last two are RankZephyr's and FIRST's."""
 
 
 @click.command()
@@ -20,7 +20,7 @@ SHAPES = ((1, 2, 4), (1, 4, 4), (4, 4, 16), (4, 8, 4))
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="Listwise training records.")
 @click.option("--context-size", default=4096, show_default=True, help="Constant length to compare with.")
 def main(model_path: str, data: Path, context_size: int) -> None:
-    """Print, for some shapes of a step, the share of positions that hold no token over one epoch."""
+    """Print, for several batch shapes, the share of padding positions over one epoch."""
     from rankllm_train.encoding.batches import by_length_sampler
     from rankllm_train.methods.registry import prepare
     from rankllm_train.models.loading import load_tokenizer
@@ -58,7 +58,7 @@ def main(model_path: str, data: Path, context_size: int) -> None:
 
 
 def _padding(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
-    """The share of padding where each batch is as long as its longest record."""
+    """The share of padding if each batch is padded to its longest record."""
     positions = sum(max(lengths[index] for index in batch) * len(batch) for batch in batches)
     return 1 - sum(lengths[index] for batch in batches for index in batch) / positions
 

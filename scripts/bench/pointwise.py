@@ -1,6 +1,6 @@
 """The same pairs scored by sentence-transformers' CrossEncoder, a plain padded loop and rankllm, in one run.
 
-Each way is a process of its own, with its own peak of memory; they take turns. All are given the same token ids.
+Each runs in a separate process, to measure peak memory, in alternation. All get the same token ids.
 SmolLM2-135M-Instruct gets a score head drawn from a seed, since none is published: this is about speed, not quality.
 
 uv run --package rankllm-infer --group demo --with sentence-transformers python scripts/bench/pointwise.py \
@@ -38,7 +38,9 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Pair:
-    """A query's passage: its number, the query's, texts and ids, and how many ids its pairs begin with alike."""
+    """A query-passage pair: its number, the query's, texts and ids, and the number of leading ids shared by the
+    query's pairs.
+    """
 
     number: int
     query: int
@@ -49,7 +51,7 @@ class Pair:
 
 @dataclass
 class Worker:
-    """A process that scores all pairs in one way when told to, and what it took."""
+    """A process that scores all pairs with one implementation on request, and its measurements."""
 
     way: tuple[str, str, str]
     process: Any
@@ -92,7 +94,7 @@ def main(
     flips: bool,
     without_cross_encoder: bool,
 ) -> None:
-    """Print a row for each way, the differences of their scores, and what changes with the batch size."""
+    """Print one row per implementation, the differences of their scores, and the effect of the batch size."""
     if not without_cross_encoder and importlib.util.find_spec("sentence_transformers") is None:
         raise click.UsageError(
             "sentence-transformers is not installed; run with `uv run --with sentence-transformers ...`, "
@@ -125,7 +127,7 @@ def main(
 
 
 def make_model(cache: Path) -> str:
-    """SmolLM2 with a score head of small random weights, saved once."""
+    """Save SmolLM2 with a score head of small random weights once."""
     from rankllm_infer.checkpoints.demo_model import demo_model_path
 
     if (cache / "config.json").exists():
@@ -144,7 +146,7 @@ def make_model(cache: Path) -> str:
 
 
 def make_pairs(model: str, data: Path, run: Path, *, n_queries: int, depth: int, distinct: bool) -> list[Pair]:
-    """RankLLaMA's pairs of the first queries, cut to 32 + 164 tokens."""
+    """RankLLaMA's pairs of the first queries, truncated to 32 + 164 tokens."""
     from transformers import AutoTokenizer
 
     from rankllm_core.card import PointwiseCard
@@ -178,7 +180,7 @@ def make_pairs(model: str, data: Path, run: Path, *, n_queries: int, depth: int,
 
 
 def work(pairs: Sequence[Pair]) -> tuple[int, int]:
-    """Different pairs, and tokens that rankllm computes of them: a query's shared ids once for each batch of it."""
+    """The number of distinct pairs and of computed tokens: a query's shared ids once per batch."""
     from rankllm_infer.engines.transformers.batches import BatchLimits, BatchQueue
 
     queue = BatchQueue(BatchLimits(max_prompts=BATCH, max_tokens=2048))
@@ -193,7 +195,7 @@ def work(pairs: Sequence[Pair]) -> tuple[int, int]:
 
 
 def prompts_of(pairs: Sequence[Pair]) -> list[Any]:
-    """The pairs as rankllm's engines take them."""
+    """The pairs in the form that rankllm's engines accept."""
     from rankllm_infer.engines.base import Prompt
 
     return [Prompt(text="", read="head", token_ids=pair.ids, n_shared=pair.n_shared) for pair in pairs]
@@ -210,7 +212,7 @@ def start_worker(way: tuple[str, str, str], model: str, pairs: Sequence[Pair], t
 
 
 def serve(pipe: Any, way: tuple[str, str, str], model: str, pairs: Sequence[Pair], threads: int) -> None:
-    """What a worker's process does."""
+    """The main function of a worker process."""
     score = {CROSS_ENCODER: cross_encoder, LOOP: padded_loop, OURS: rankllm}[way[0]](model, *way[1:])
     pin_threads(threads)
     score(pairs[:BATCH])
@@ -223,7 +225,7 @@ def serve(pipe: Any, way: tuple[str, str, str], model: str, pairs: Sequence[Pair
 
 
 def peak_mib() -> float:
-    """Most memory that this process has held. (`getrusage` would count its parent's before it was started.)"""
+    """Peak memory of this process. (`getrusage` would include the parent's peak before the start.)"""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
@@ -232,12 +234,12 @@ Scoring = Callable[[Sequence[Pair]], list[float]]
 
 
 def cross_encoder(model: str, dtype: str, _: str) -> Scoring:
-    """sentence-transformers' own `predict`, tokenisation included; then its ids make room for those the others get."""
+    """sentence-transformers' own `predict`, including tokenization; its ids are then replaced by the common ones."""
     import torch
     from sentence_transformers import CrossEncoder
 
     class SameIds(CrossEncoder):
-        """Feeds the model the ids that the others get."""
+        """Feeds the common ids to the model."""
 
         ids: dict[tuple[str, str], tuple[int, ...]]
 
@@ -267,7 +269,7 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[Any, Any]:
 
 
 def padded_loop(model: str, dtype: str, order: str) -> Scoring:
-    """What most scripts do: batches of 32, padded, with an attention mask."""
+    """The usual loop: batches of 32, padded, with an attention mask."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -291,7 +293,7 @@ def padded_loop(model: str, dtype: str, order: str) -> Scoring:
 
 
 def rankllm(model: str, dtype: str, options: str, *, size: int = 0) -> Scoring:
-    """rankllm's engine, as `rerank` sets it up. size: a batch size without a budget of tokens."""
+    """rankllm's engine as `rerank` configures it. size: a batch size without a token budget."""
     from rankllm_infer.checkpoints.model_files import find_model
     from rankllm_infer.engines.transformers.batches import TransformersSettings
     from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
@@ -315,7 +317,7 @@ def rankllm(model: str, dtype: str, options: str, *, size: int = 0) -> Scoring:
 
 
 def gemm_flops(dtype: str) -> float:
-    """What one thread reaches with a large matrix product: floating-point operations a CPU second, the best of five."""
+    """Floating-point operations per CPU second of one thread in a large matrix product, best of five."""
     import torch
 
     n = 2048
@@ -329,7 +331,7 @@ def gemm_flops(dtype: str) -> float:
 
 
 def model_flops(model: str, lengths: Sequence[int], n_tokens: int) -> float:
-    """Operations of the linear layers over so many tokens, and of causal attention within rows of these lengths."""
+    """Operations of the linear layers over this many tokens, and of causal attention within rows of these lengths."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(model, trust_remote_code=False)
@@ -343,7 +345,7 @@ def model_flops(model: str, lengths: Sequence[int], n_tokens: int) -> float:
 def print_table(
     workers: Sequence[Worker], pairs: Sequence[Pair], model: str, *, peaks: dict[str, float], computed: int
 ) -> None:
-    """One row a way."""
+    """Print one row per implementation."""
     lengths, different = [len(pair.ids) for pair in pairs], [len(ids) for ids in {pair.ids for pair in pairs}]
     for dtype, flops in peaks.items():
         print(f"Matrix products of 2048 in {dtype}: {flops / 1e9:,.0f} GFLOP/s")
@@ -366,7 +368,7 @@ def print_table(
 
 
 def print_differences(workers: Sequence[Worker]) -> None:
-    """How far each way's scores are from the first's in float32."""
+    """Print how much each implementation's scores differ from the first one's in float32."""
     first = next(worker for worker in workers if worker.way[1] == "float32")
     print(f"\nLargest difference to {first.way[0]} in float32 (scores up to {max(map(abs, first.scores)):.2f}):")
     for worker in workers:
@@ -375,7 +377,7 @@ def print_differences(workers: Sequence[Worker]) -> None:
 
 
 def print_flips(model: str, pairs: Sequence[Pair]) -> None:
-    """Pairs of passages of a query that change places with the batch size."""
+    """Print the pairs of a query's passages that swap places with the batch size."""
     print("\n| dtype | batch size | largest difference to size 1 | swapped | ties | of |\n|---|---|---|---|---|---|")
     for dtype in ("float32", "bfloat16"):
         alone: list[float] = []

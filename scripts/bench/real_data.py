@@ -1,6 +1,6 @@
-"""Rerank real first-stage lists in each way and print a table: quality, seconds, tokens, statuses.
+"""Rerank real first-stage lists with each method and print a table: quality, seconds, tokens, statuses.
 
-The data is a folder with corpus.jsonl.gz, queries.tsv, qrels.txt and a run. Threads are pinned, the load is checked.
+The data is a folder with corpus.jsonl.gz, queries.tsv, qrels.txt and a run. Threads are pinned and the load is checked.
 
     uv run --package rankllm-infer --group demo python scripts/bench/real_data.py --data DIR --run RUN
 """
@@ -42,7 +42,7 @@ def main(
     threads: int,
     dtype: str,
 ) -> None:
-    """Print one markdown row for each data set and way of reranking."""
+    """Print one markdown row per data set and reranking method."""
     from rankllm_core.trec import read_qrels
     from rankllm_infer.api import load_reranker
     from rankllm_infer.checkpoints.demo_model import demo_model_path

@@ -1,7 +1,7 @@
 """The same requests answered by `rankllm-infer serve`, offline, and by CrossEncoder behind FastAPI, in one run.
 
-A closed loop: each client sends its next request when it has its answer. Clients (locust's) have core 1, what ranks
-has core 0 and one thread. Every passage is asked about once. SmolLM2-135M gets a score head drawn from a seed: this is
+A closed loop: each client sends its next request when it has its answer. Clients (locust's) use core 1, the ranking
+process core 0 with one thread. Every passage is used once. SmolLM2-135M gets a score head drawn from a seed: this is
 about speed, not quality.
 
 uv run --package rankllm-infer --group demo --extra serve --with sentence-transformers==6.2.0 --with fastapi==0.141.1 \
@@ -38,7 +38,7 @@ _READY_S = 300
 
 @dataclass(frozen=True)
 class Answers:
-    """What came of the requests: seconds in all, seconds of each, scores of each by the place of its document."""
+    """Results of the requests: total seconds, seconds per request, scores per request by document position."""
 
     seconds: float
     latencies: tuple[float, ...]
@@ -46,7 +46,7 @@ class Answers:
 
     @property
     def p99(self) -> float:
-        """Seconds that one request in a hundred takes longer than."""
+        """The 99th percentile of the latency in seconds."""
         return quantiles(self.latencies, n=100, method="inclusive")[98]
 
 
@@ -73,7 +73,7 @@ def main(
     against_clients: int,
     parts: str,
 ) -> None:
-    """Print a table for each part."""
+    """Print one table per part."""
     model = make_model(cache)
     bodies = make_bodies(data, run, n_documents=documents)
     print(f"{len(bodies)} requests of {documents} distinct passages; {describe_machine(1)}", flush=True)
@@ -89,7 +89,7 @@ def main(
 
 
 def make_bodies(data: Path, run: Path, *, n_documents: int) -> list[dict[str, Any]]:
-    """Requests of the Cohere API about the run's passages, no passage twice."""
+    """Cohere API requests for the run's passages, each passage once."""
     from rankllm_core.text import title_and_text
     from rankllm_infer.formats.prepare import build_requests
 
@@ -106,14 +106,16 @@ def make_bodies(data: Path, run: Path, *, n_documents: int) -> list[dict[str, An
         groups = [texts[start : start + n_documents] for start in range(0, len(texts) - n_documents + 1, n_documents)]
         query = request.query.text
         by_query.append([{"query": query, "documents": group, "raw_scores": True} for group in groups])
-    # Requests of different queries stand beside each other, as in a server's day.
+    # Requests of different queries alternate, as on a real server.
     return [body for turn in itertools.zip_longest(*by_query) for body in turn if body is not None]
 
 
 def compare_offline(
     folder: Path, model: str, counts: Sequence[tuple[int, list[dict[str, Any]]]], *, dtype: str
 ) -> None:
-    """Requests a second by `serve` and by `rerank` with as many requests in flight, and how far their scores differ."""
+    """Compare requests per second of `serve` with `rerank` at the same concurrency, and the difference of their
+    scores.
+    """
     print(f"\n{dtype}\n\n| clients | requests | offline requests/s | served requests/s | of offline | p50 s | p99 s "
           "| largest difference of a score |\n|---|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
     with server(OURS, model, dtype) as url, offline(model, dtype) as rank:
@@ -129,19 +131,19 @@ def compare_offline(
 
 
 def largest_gap(some: Answers, others: Answers) -> float:
-    """Largest difference of a score."""
+    """The largest difference of a score."""
     pairs = zip(sum(some.scores, ()), sum(others.scores, ()), strict=True)
     return max(abs(one - other) for one, other in pairs)
 
 
 def compare_wrapper(folder: Path, model: str, n_clients: int, bodies: list[dict[str, Any]]) -> None:
-    """Requests a second and latency with so many clients."""
+    """Compare requests per second and latency with this many clients."""
     print(f"\n{n_clients} clients, {len(bodies)} requests\n\n| server | dtype | requests/s | p50 s | p99 s "
           "| times CrossEncoder |\n|---|---|---|---|---|---|", flush=True)  # fmt: skip
     base: dict[str, float] = {}
     for way, dtype in ((THEIRS, "float32"), (THEIRS, "bfloat16"), (OURS, "bfloat16")):
         with server(way, model, dtype) as url:
-            load(folder, url, bodies[:4], 2)  # what is compiled or allocated at first use is not counted
+            load(folder, url, bodies[:4], 2)  # compilation and allocation at first use are not counted
             found = load(folder, url, bodies, n_clients)
         rate = len(bodies) / found.seconds
         base.setdefault(dtype, rate)
@@ -152,7 +154,7 @@ def compare_wrapper(folder: Path, model: str, n_clients: int, bodies: list[dict[
 
 @contextmanager
 def server(way: str, model: str, dtype: str) -> Iterator[str]:
-    """A server on its core; its URL once it is ready."""
+    """Start a server on its core and return its URL when it is ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -176,7 +178,7 @@ def server(way: str, model: str, dtype: str) -> Iterator[str]:
 
 @contextmanager
 def offline(model: str, dtype: str) -> Iterator[Any]:
-    """A process that ranks without a server: a function of requests and how many of them are in flight."""
+    """A process that ranks without a server: a function of the requests and the number in flight."""
     words = [sys.executable, str(HERE / "serving_offline.py"), model, dtype]
     with started(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
 
@@ -186,13 +188,13 @@ def offline(model: str, dtype: str) -> Iterator[Any]:
             seconds, scores = json.loads(process.stdout.readline())
             return Answers(seconds, (), tuple(map(tuple, scores)))
 
-        process.stdout.readline()  # it is loaded
+        process.stdout.readline()  # the model is loaded
         yield rank
 
 
 @contextmanager
 def started(words: list[str], **pipes: Any) -> Iterator[Any]:
-    """A process with one thread on the ranker's core; it is ended with the block."""
+    """A process with one thread on the ranker's core, which is stopped at the end of the block."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     process = subprocess.Popen(["taskset", "-c", str(RANKER_CORE), *words], env=environment, text=True, **pipes)
     try:
@@ -203,7 +205,7 @@ def started(words: list[str], **pipes: Any) -> Iterator[Any]:
 
 
 def load(folder: Path, url: str, bodies: list[dict[str, Any]], n_clients: int) -> Answers:
-    """What the clients saw."""
+    """Send the requests and return the clients' measurements."""
     (folder / "bodies.json").write_text(json.dumps(bodies))
     environment = os.environ | {"LOAD_FOLDER": str(folder)}
     words = ["-m", "locust", "-f", str(HERE / "serving_clients.py"), "--headless", "--only-summary", "-H", url]

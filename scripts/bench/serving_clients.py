@@ -1,6 +1,6 @@
-"""locust's clients for serving.py: each takes the next request that nobody has sent; the last answer ends the run.
+"""locust's clients for serving.py: each takes the next unsent request, and the last answer ends the run.
 
-LOAD_FOLDER: has bodies.json, and gets answers.json.
+LOAD_FOLDER: contains bodies.json and receives answers.json.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ANSWERS: list[dict[str, Any]] = []
 
 
 class Client(FastHttpUser):
-    """One of the closed loop's."""
+    """A client of the closed loop."""
 
     wait_time = constant(0)
     network_timeout = connection_timeout = 600.0
 
     @task
     def rerank(self) -> None:
-        """Ask for one ranking."""
+        """Send one ranking request."""
         place = next(PLACES)
         if place >= len(BODIES):
             raise StopUser
@@ -41,10 +41,10 @@ class Client(FastHttpUser):
             results = response.json()["results"]
         ANSWERS.append({"place": place, "began": began, "ended": time.monotonic(), "results": results})
         if len(ANSWERS) == len(BODIES):
-            gevent.spawn(self.environment.runner.quit)  # not from here: it waits for this client to end
+            gevent.spawn(self.environment.runner.quit)  # in a greenlet, since it waits for this client
 
 
 @events.quitting.add_listener
 def keep(**_: Any) -> None:
-    """Write what came back."""
+    """Write the responses."""
     (FOLDER / "answers.json").write_text(json.dumps(ANSWERS))

@@ -1,4 +1,4 @@
-"""Ranks without a server for serving.py. Words: MODEL DTYPE. Each line read: [requests, how many are in flight]."""
+"""Ranks without a server for serving.py. Arguments: MODEL DTYPE. Each input line: [requests, number in flight]."""
 
 from __future__ import annotations
 

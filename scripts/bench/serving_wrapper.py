@@ -1,4 +1,4 @@
-"""What most people write for serving.py to be compared with: CrossEncoder behind FastAPI. Words: MODEL DTYPE PORT."""
+"""Baseline for serving.py: CrossEncoder behind FastAPI. Arguments: MODEL DTYPE PORT."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = FastAPI()
 
 
 class Question(BaseModel):
-    """A query and what to rank."""
+    """A query and the documents to rank."""
 
     query: str
     documents: list[str]
@@ -26,7 +26,7 @@ class Question(BaseModel):
 
 @app.post("/v2/rerank")
 def rerank(question: Question) -> dict[str, Any]:
-    """Score each document; FastAPI runs this in a pool of threads."""
+    """Score each document; FastAPI runs this in a thread pool."""
     pairs = [(f"query: {question.query}", f"document: {text}") for text in question.documents]
     scores = encoder.predict(pairs, show_progress_bar=False).tolist()
     order = sorted(range(len(scores)), key=lambda index: -scores[index])

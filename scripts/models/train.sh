@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train the two shipped rerankers from the records of make_records.py, stage by stage. A stage that was stopped goes on from
+# Train the two bundled rerankers from the records of make_records.py, stage by stage. An interrupted stage resumes from
 # its newest checkpoint, one that is whole is not repeated. Each takes one thread.
 #   scripts/models/train.sh pointwise|first RECORDS MODELS [BASE, default: the hub's SmolLM2-135M-Instruct]
 # `first` begins from the 250th step of `pointwise`. The adapters are then put in place by export_model.py.
@@ -8,7 +8,7 @@ set -euo pipefail
 which=${1:?pointwise or first} records=${2:?the folder of make_records.py} models=${3:?where the models go}
 base=${4:-HuggingFaceTB/SmolLM2-135M-Instruct}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-# torch gives large buffers back to the system after each use; to keep them saves a tenth of a step.
+# torch gives large buffers back to the system after each use; keeping them saves a tenth of the step time.
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=100000000000
 
 stage() {  # stage METHOD NAME RECORDS OPTIONS...: models/NAME, unless it is whole
@@ -23,7 +23,7 @@ stage() {  # stage METHOD NAME RECORDS OPTIONS...: models/NAME, unless it is who
 
 layers=q_proj,k_proj,v_proj,o_proj,down_proj,up_proj,gate_proj
 
-first() {  # first NAME RECORDS WORDS OPTIONS...: 16 windows a step
+first() {  # first NAME RECORDS WORDS OPTIONS...: 16 windows per step
     stage listwise "$1" "$2" --recipe smollm2-first --prompt-template-path query_behind_alpha --context-size 2048 \
         --set prompt.max_passage_words="$3" --set prompt.window_size=10 --set prompt.stride=5 --weighted \
         --lora-target-modules "$layers" --per-device-train-batch-size 2 --gradient-accumulation-steps 8 --group-by-length \
@@ -32,7 +32,7 @@ first() {  # first NAME RECORDS WORDS OPTIONS...: 16 windows a step
 
 case $which in
 pointwise)
-    # Groups of 8, 4 a step: MiniLM's order, and a little of the labels.
+    # Groups of 8, 4 per step: MiniLM's order, and a little of the labels.
     stage pointwise pointwise groups --recipe smollm2-yes-no --prompt-template-path yes_no_short --p-max-len 112 \
         --lora-target-modules "$layers" --train-n-passages 8 --gradient-accumulation-steps 4 \
         --objective kl --label-weight 0.2 --set objective.teacher_temperature=0.1 \

@@ -1,4 +1,4 @@
-"""A hook of Schemathesis for the one rule of our description that JSON Schema cannot say: `/score` takes one text
+"""A Schemathesis hook for the only rule that JSON Schema cannot express: `/score` takes one text
 against N, or N against N. Of two arrays that are longer than one, the longer is cut to the shorter, so that what is
 generated as valid is."""
 
@@ -13,7 +13,7 @@ PAIRS = (("queries", "documents"), ("text_1", "text_2"), ("data_1", "data_2"))
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """Make the arrays of a valid request as long as each other."""
+    """Truncate the arrays of a valid request to equal length."""
     is_valid = case.meta is not None and case.meta.generation.mode.is_positive
     if not is_valid or not case.path.endswith("/score") or not isinstance(case.body, dict):
         return

@@ -1,4 +1,4 @@
-"""A package index on loopback, in an environment of its own: pypiserver, which accepts any upload."""
+"""A package index on loopback in a separate environment: pypiserver, which accepts any upload."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class LocalIndex:
-    """Where it is asked, and where its files are."""
+    """The URL of the index and the folder with its files."""
 
     url: str
     folder: Path
@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 def wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Raises RuntimeError where the server ends or stays silent."""
+    """Wait for the server. Raises RuntimeError if it exits or does not respond."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and server.poll() is None:
@@ -51,7 +51,7 @@ def wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def serve_index(folder: Path) -> Iterator[LocalIndex]:
-    """An empty index while the block runs. It asks no other index: an unknown name is a 404."""
+    """An empty index for the duration of the block. It queries no other index: an unknown name is a 404."""
     folder.mkdir()
     port = free_port()
     command = ["uv", "run", "--quiet", "--no-project", "--isolated", "--with-requirements", str(REQUIREMENTS)]

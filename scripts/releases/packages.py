@@ -1,4 +1,4 @@
-"""The three packages, where each keeps its version, and the tag of a release."""
+"""The three packages, the location of their versions, and the tags of releases."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ FOLDERS = {
     "rankllm-infer": "packages/rankllm-infer",
     "rankllm-train": "packages/rankllm-train",
 }
-"""The folder of each package, in the order in which the first release publishes them."""
+"""Folder of each package, in the order of the first release."""
 
 
 class ReleaseError(Exception):
-    """What stops a release, in one line."""
+    """A release cannot proceed; the message is one line."""
 
 
 def settings_file(root: Path, name: str) -> Path:
@@ -45,7 +45,7 @@ def tag_of(name: str, version: str) -> str:
 
 
 def package_of(tag: str) -> tuple[str, str]:
-    """The package and the version that a tag publishes. Raises ReleaseError for any other tag."""
+    """The package and the version that a tag publishes. Raises ReleaseError for other tags."""
     found = re.fullmatch(r"(?P<name>[a-z-]+)-v(?P<version>\d.*)", tag)
     if found is None or found["name"] not in FOLDERS:
         raise ReleaseError(f"tag {tag!r}: expected NAME-vVERSION, where NAME is one of {', '.join(FOLDERS)}")

@@ -29,24 +29,24 @@ RERANK = ["rerank", "--model-path", "smollm2-pointwise", "--query", "why is the 
 ANSWER = "Rayleigh scattering makes the sky blue."
 PASSAGES = f"Cats sleep most of the day.\n{ANSWER}\n"
 MAX_INSTALLS = 3
-"""How often the program may ask for another package before it ranks."""
+"""Maximum number of packages the program may ask for before it ranks."""
 
 
 def check(is_true: bool, claim: str) -> None:
-    """Stop the proof where a claim does not hold."""
+    """Stop if a claim does not hold."""
     if not is_true:
         sys.exit(f"FAILED: {claim}")
     print(f"  ok: {claim}", flush=True)
 
 
 def run(words: list[str], folder: Path, *, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """A command with its output as text, whatever its exit status."""
+    """Run a command and capture its output as text, whatever its exit status."""
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
     return subprocess.run(words, cwd=folder, input=stdin, env=environment, capture_output=True, text=True, check=False)
 
 
 def run_well(words: list[str], folder: Path) -> str:
-    """What a command prints; a failure ends the proof."""
+    """Return a command's output, or stop if it fails."""
     done = run(words, folder)
     if done.returncode != 0:
         sys.exit(f"FAILED: {shlex.join(words)}\n{done.stdout}{done.stderr}")
@@ -55,7 +55,7 @@ def run_well(words: list[str], folder: Path) -> str:
 
 @contextmanager
 def timed(title: str) -> Iterator[None]:
-    """A heading, and the seconds behind it."""
+    """Print a heading, and the duration after the block."""
     began = time.monotonic()
     print(title, flush=True)
     yield
@@ -63,7 +63,7 @@ def timed(title: str) -> Iterator[None]:
 
 
 def copy_checkout(target: Path) -> None:
-    """The files that git knows or would add, as the first commit of a repository of their own."""
+    """Commit all tracked and unignored files as the first commit of a new repository."""
     listed = run_well(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], ROOT)
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
@@ -82,7 +82,7 @@ def commit(repository: Path, message: str) -> None:
 
 
 def add_changelog_heading(repository: Path, release: str) -> None:
-    """As a maintainer does before `scripts/release`."""
+    """Edit the changelog as a maintainer does before `scripts/release`."""
     file = repository / "CHANGELOG.md"
     before, mark, after = file.read_text(encoding="utf-8").partition("## [Unreleased]")
     file.write_text(f"{before}## [Unreleased]\n\n## [{release}] - 2026-12-01\n\n{mark}{after}", encoding="utf-8")
@@ -90,7 +90,7 @@ def add_changelog_heading(repository: Path, release: str) -> None:
 
 
 def publish(repository: Path, name: str, version: str, index: LocalIndex) -> None:
-    """Tag, check the tag, build that package alone and upload it: the steps of the workflow."""
+    """Run the steps of the workflow: tag, check the tag, build the package and upload it."""
     add_changelog_heading(repository, f"{name} {version}")
     said = run_well(["scripts/release", name, version], repository)
     check(f"git push origin HEAD {tag_of(name, version)}" in said, f"scripts/release {name} {version} tags it")
@@ -106,7 +106,7 @@ def publish(repository: Path, name: str, version: str, index: LocalIndex) -> Non
 
 
 def install(environment: Path, index: LocalIndex, constraints: Path) -> None:
-    """rankllm-infer by its name, and what it needs, into an empty environment."""
+    """Install rankllm-infer by name, with its dependencies, into an empty environment."""
     words = ["uv", "export", "--quiet", "--locked", "--package", CHANGED, "--no-dev", "--no-hashes"]
     run_well([*words, "--no-emit-workspace", "--output-file", str(constraints)], ROOT)
     run_well(["uv", "venv", "--quiet", str(environment)], constraints.parent)
@@ -120,7 +120,7 @@ def installs_named_in(message: str) -> list[list[str]]:
 
 
 def rank(environment: Path, folder: Path) -> str:
-    """What `rerank` prints, after every package that it asked for was installed. Only its messages are followed."""
+    """Return the output of `rerank` after installing every package it asks for, following only its messages."""
     program = str(environment / "bin" / "rankllm-infer")
     for _ in range(MAX_INSTALLS):
         done = run([program, *RERANK], folder, stdin=PASSAGES)
@@ -134,7 +134,7 @@ def rank(environment: Path, folder: Path) -> str:
 
 
 def prove(folder: Path) -> None:
-    """Every claim, in order."""
+    """Check every claim in order."""
     repository, environment = folder / "checkout", folder / "environment"
     with timed("A copy of the checkout"):
         copy_checkout(repository)

@@ -30,7 +30,7 @@ CHANGELOG = "CHANGELOG.md"
 
 
 def git(root: Path, *words: str) -> str:
-    """What git prints. Raises ReleaseError where it fails."""
+    """Return the output of git. Raises ReleaseError if it fails."""
     done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ReleaseError(f"git {' '.join(words)}: {done.stderr.strip()}")
@@ -38,7 +38,7 @@ def git(root: Path, *words: str) -> str:
 
 
 def check_version(root: Path, name: str, version: str) -> None:
-    """A version in its normal form, and not below the current one. An equal one is the package's first release."""
+    """Return the normalized version. It must not be below the current one; an equal one is the first release."""
     if name not in FOLDERS:
         raise ReleaseError(f"{name!r}: no such package; expected one of {', '.join(FOLDERS)}")
     try:
@@ -53,7 +53,7 @@ def check_version(root: Path, name: str, version: str) -> None:
 
 
 def check_core_ranges(root: Path, version: str) -> None:
-    """Both programs must accept the new core: whoever updates it would otherwise get the old one."""
+    """Check that both programs accept the new core; otherwise an update would install the old one."""
     for name in ("rankllm-infer", "rankllm-train"):
         needs = [Requirement(str(line)) for line in project_table(root, name)["dependencies"]]  # type: ignore[attr-defined]
         (core,) = [need.specifier for need in needs if need.name == "rankllm-core"]
@@ -63,7 +63,7 @@ def check_core_ranges(root: Path, version: str) -> None:
 
 
 def check_changelog(root: Path, name: str, version: str) -> None:
-    """The changes have a heading of their own, which names the package, the version and the day."""
+    """Raise ReleaseError unless a heading names package, version and date."""
     text = (root / CHANGELOG).read_text(encoding="utf-8")
     if not re.search(
         rf"^## \[[^]\n]*\b{re.escape(f'{name} {version}')}(?=[],])[^\n]*\d{{4}}-\d\d-\d\d$", text, re.MULTILINE
@@ -75,7 +75,7 @@ def check_changelog(root: Path, name: str, version: str) -> None:
 
 
 def check_tree(root: Path, name: str, version: str) -> None:
-    """Nothing uncommitted, and no such release yet."""
+    """Raise ReleaseError if there are uncommitted changes or the tag exists."""
     if changed := git(root, "status", "--porcelain"):
         raise ReleaseError(f"uncommitted changes, such as {changed.splitlines()[0]!r}; commit or stash them first")
     if git(root, "tag", "--list", tag_of(name, version)):
@@ -85,7 +85,7 @@ def check_tree(root: Path, name: str, version: str) -> None:
 
 
 def replace_once(file: Path, pattern: str, replacement: str) -> None:
-    """Replace the one place that matches. Raises ReleaseError where there is none, or more than one."""
+    """Replace the only match. Raises ReleaseError if there is none or more than one."""
     text, n_found = re.subn(pattern, replacement, file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     if n_found != 1:
         raise ReleaseError(f"{file}: expected one match of {pattern!r}, found {n_found}")
@@ -93,7 +93,7 @@ def replace_once(file: Path, pattern: str, replacement: str) -> None:
 
 
 def set_version(root: Path, name: str, version: str) -> None:
-    """Write the version where it is recorded: pyproject.toml, `__version__`, and the workspace's lock."""
+    """Write the version to pyproject.toml, `__version__` and the workspace's lock file."""
     replace_once(settings_file(root, name), r'^version = "[^"]+"$', f'version = "{version}"')
     replace_once(init_file(root, name), r'^__version__ = "[^"]+"$', f'__version__ = "{version}"')
     replace_once(root / "uv.lock", rf'(?<=^name = "{name}"\nversion = ")[^"]+(?="$)', version)
@@ -115,7 +115,7 @@ def release(root: Path, name: str, version: str) -> str:
 
 
 def check_tag(root: Path, tag: str) -> str:
-    """The package that a tag publishes. Raises ReleaseError where the checkout holds another version."""
+    """Return the package of a tag. Raises ReleaseError if the checkout has another version."""
     name, version = package_of(tag)
     if (current := current_version(root, name)) != version:
         raise ReleaseError(f"tag {tag}: the checkout holds {name} {current}; make tags with scripts/release")
@@ -123,7 +123,7 @@ def check_tag(root: Path, tag: str) -> str:
 
 
 def main(words: list[str]) -> str:
-    """What to print. Raises ReleaseError."""
+    """Return the text to print. Raises ReleaseError."""
     root = Path(__file__).resolve().parents[2]
     match words:
         case ["--tag", tag]:

@@ -112,7 +112,7 @@ def test_a_bad_record_is_left_out_and_told_of(tmp_path, smollm2_tokenizer, metho
     assert len(data.dataset) == 2
     (note,) = data.notes
     assert re.match(rf"skipped 1 of \d+ records \(\d+ left\); the first: {re.escape(str(path))}:2: ", note)
-    assert note.endswith(" (2 of 3 are left)")
+    assert note.startswith("skipped 1 of 3 records (2 left); ")
     with pytest.raises(DataError) as caught:
         prepared(path, smollm2_tokenizer, method=method, **{"data.bad_records": "error"})
     assert str(caught.value) in note
@@ -129,7 +129,7 @@ def test_all_of_them_are_counted_and_the_first_is_the_first(tmp_path, smollm2_to
     data = prepared(train, smollm2_tokenizer, method=method, **changes)
     (note,) = data.notes
     assert re.match(rf"skipped {len(bad)} of \d+ records \(\d+ left\); the first: {re.escape(str(train))}:7: ", note)
-    assert note.endswith(f" (6 of {6 + len(bad)} are left)")
+    assert note.startswith(f"skipped {len(bad)} of {6 + len(bad)} records (6 left); ")
     listed = {"data.identifiers": "alpha", "objective.name": "ranking"} if method == "listwise" else {}
     dev_data = prepare_dev(recipe(train, method=method, **changes, **listed), smollm2_tokenizer, data)
     (note,) = dev_data.notes
@@ -202,7 +202,7 @@ def test_the_limit_of_records_counts_bad_ones(tmp_path, smollm2_tokenizer):
     good, bad = pointwise_record(0), BAD_POINTWISE["null text"]
     path = lines_of(tmp_path / "d.jsonl", good, bad, bad, good, good)
     data = prepared(path, smollm2_tokenizer, method="pointwise", **{"data.max_records": 4})
-    assert data.notes[0].endswith(" (2 of 4 are left)")
+    assert data.notes[0].startswith("skipped 2 of 4 records (2 left); ")
 
 
 def test_reasons_are_in_the_order_of_the_file():

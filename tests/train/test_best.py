@@ -137,7 +137,7 @@ def test_later_checkpoints_are_not_left_to_mislead(recipe, whole, tmp_path):
     shutil.copytree(whole.output_dir, tmp_path / "run")
     changed = recipe.changed({"checkpoint.output_dir": str(tmp_path / "run"), "schedule.max_steps": 4})
     start = str(tmp_path / "run" / "step_2")
-    with pytest.raises(RankLLMError, match="holds step_6, which is later than step_2"):
+    with pytest.raises(RankLLMError, match="contains step_6, which is later than step_2"):
         train(changed, resume_from=start)
     train(changed, resume_from=start, overwrite=True)
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step_2", "step_4"]

@@ -98,11 +98,11 @@ def test_an_output_is_replaced_only_with_leave(folder):
     run(*command, "a.jsonl", "--overwrite")
     with pytest.raises(RankLLMError, match=r"corpus\.jsonl: is both input and output"):
         run(*command, "corpus.jsonl", "--overwrite")
-    with pytest.raises(RankLLMError, match="is to hold two outputs"):
+    with pytest.raises(RankLLMError, match="is named for two outputs"):
         run(*command, "b.jsonl", "--report", "b.jsonl")
     folder.path("link").symlink_to(folder.folder)
     for same in ("link/b.jsonl", "new/../b.jsonl"):
-        with pytest.raises(RankLLMError, match="is to hold two outputs"):
+        with pytest.raises(RankLLMError, match="is named for two outputs"):
             run(*command, "b.jsonl", "--report", same)
     with pytest.raises(RankLLMError, match=r"a\.jsonl: is both input and output"):
         run("split", "a.jsonl", "--train-output", "a.jsonl", "--dev-output", "b.jsonl", "--overwrite")

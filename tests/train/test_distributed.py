@@ -87,7 +87,7 @@ def test_two_processes_resume_from_the_same_intact_checkpoint(inputs, tmp_path):
     assert (out / "adapter_model.safetensors").read_bytes() == expected
     assert all_logged(out) == log
     assert find_damage(out / "step_8") is None
-    with pytest.raises(RuntimeError, match=r"Error: --resume-from-checkpoint step_8: lora\.r was 4 and is 2 now"):
+    with pytest.raises(RuntimeError, match=r"Error: --resume-from-checkpoint step_8: lora\.r was 4 and is now 2"):
         in_two_processes((*TORCHRUN, "listwise"), values | {"lora.r": 2}, out, *resume)
 
 

@@ -137,7 +137,7 @@ def test_adapters_are_on_every_linear_layer_and_the_head_is_trained_whole(tmp_pa
         (("pooler",), "'pooler' is already trained in full next to the adapters; leave it out"),
         (
             ("query", "dense"),
-            "'dense' is also bert.pooler.dense, which is already trained in full next to the adapters; use "
+            "'dense' also matches bert.pooler.dense, which is trained in full next to the adapters; use "
             "attention.output.dense, intermediate.dense, output.dense",
         ),
         (("q_proj",), "'q_proj' is not a layer of this model; known: query, key, value, dense"),
@@ -417,7 +417,7 @@ def test_merging_misses_a_head_that_nobody_has(tmp_path):
     out = train(recipe_for(base, tmp_path / "out", **{"lora.enabled": True})).output_dir
     (out / MANIFEST_NAME).unlink()
     drop_weights(out / "adapter_model.safetensors", "base_model.model.classifier")
-    with pytest.raises(ContractError, match=r"holds no classifier.bias, and neither does its base .* random"):
+    with pytest.raises(ContractError, match=r"contains no classifier.bias, and neither does its base .* random"):
         merge(out, tmp_path / "merged")
 
 

@@ -343,7 +343,7 @@ def test_nothing_to_write_is_an_error(files):
 @pytest.mark.parametrize(
     ("template", "kind", "message"),
     [
-        ("rank_zephyr", "alpha", "--identifiers alpha: template rank_zephyr speaks of numeric ones"),
+        ("rank_zephyr", "alpha", "--identifiers alpha: template rank_zephyr uses numeric identifiers"),
         ("rank_gpt", None, "template rank_gpt: has one turn per passage"),
         ("rankllama", None, "template rankllama: is a pointwise template"),
         ("duot5", None, "template duot5: expected a listwise template, found a pairwise one"),

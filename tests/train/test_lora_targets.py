@@ -64,7 +64,7 @@ def test_every_name_is_an_adapted_layer(untied, names, n_adapted):
         ((r".*_proj",), r"'.*_proj' is not a layer of this model"),
         (("Q_PROJ",), "'Q_PROJ' is not a layer of this model"),
         (("score", "q_proj"), "'score' is not a layer of this model"),
-        (("all-linear", "lm_head"), "all-linear means every linear layer; use it alone, or names"),
+        (("all-linear", "lm_head"), "all-linear means every linear layer; use it alone, or give names"),
         (
             ("self_attn",),
             "lora.target_modules: 'self_attn' is not a linear layer (model.layers.0.self_attn is a LlamaAttention); "

@@ -273,11 +273,11 @@ def test_an_edited_template_file_is_refused(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--lora-r", "8"), "lora.r was 4 and is 8 now"),
-        (("--lora-alpha", "8"), "lora.alpha was 64 and is 8 now"),
-        (("--no-lora",), "lora.enabled was True and is False now"),
+        (("--lora-r", "8"), "lora.r was 4 and is now 8"),
+        (("--lora-alpha", "8"), "lora.alpha was 64 and is now 8"),
+        (("--no-lora",), "lora.enabled was True and is now False"),
         (("--lora-target-modules", "q_proj"), "lora.target_modules was"),
-        (("--seed", "7"), "schedule.seed was 42 and is 7 now"),
+        (("--seed", "7"), "schedule.seed was 42 and is now 7"),
         (("--learning-rate", "nan"), "optim.learning_rate: expected a finite number, found nan"),
     ],
 )

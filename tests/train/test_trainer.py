@@ -211,7 +211,7 @@ def test_epochs_are_numbered_from_zero_and_rotate(recipes, tmp_path):
 def test_a_folder_with_checkpoints_is_not_trained_into_by_mistake(recipes, whole):
     """The error offers to resume, to overwrite, or to use another folder."""
     recipe = recipes["listwise"].changed({"checkpoint.output_dir": str(whole["listwise"])})
-    with pytest.raises(RankLLMError, match="holds step_6, of an earlier run; use --resume-from-checkpoint latest"):
+    with pytest.raises(RankLLMError, match="contains step_6, from an earlier run; use --resume-from-checkpoint latest"):
         train(recipe)
 
 
@@ -220,7 +220,7 @@ def test_a_changed_recipe_is_told_when_resuming(recipes, whole, tmp_path):
     told = []
     recipe = recipes["listwise"].changed({"checkpoint.output_dir": str(tmp_path), "optim.learning_rate": 5e-3})
     train(recipe, resume_from=str(whole["listwise"] / "step_5"), say=told.append)
-    assert any("optim.learning_rate was 0.001 in step_5 and is 0.005 now" in line for line in told)
+    assert any("optim.learning_rate was 0.001 in step_5 and is now 0.005" in line for line in told)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_records(recipes, tmp_path):

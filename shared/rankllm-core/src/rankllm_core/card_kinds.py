@@ -128,8 +128,7 @@ class PointwiseCard:
         if self.head != "sequence-classification" and not template.is_text:
             raise ConfigError(
                 f"card: head {self.head!r} does not match template {template.name!r} (layout {template.layout!r}); "
-                "token logits "
-                "need one of the layouts chat, yes-no and raw, a score head works with any layout"
+                "token logits need one of the layouts chat, yes-no and raw, a score head works with any layout"
             )
         for name, token in zip(("positive", "negative"), self.tokens_read, strict=False):
             if not token:

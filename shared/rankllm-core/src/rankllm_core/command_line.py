@@ -138,7 +138,7 @@ NAME = NonEmptyName()
 
 
 def _own_options(command: click.Command) -> dict[str, Literal["switch", "value"]]:
-    """Spellings of a command's options -> what follows them."""
+    """Map the names of a command's options to what follows them."""
     own: dict[str, Literal["switch", "value"]] = {"--help": "switch"}
     for option in command.params:
         if isinstance(option, click.Option):
@@ -147,9 +147,9 @@ def _own_options(command: click.Command) -> dict[str, Literal["switch", "value"]
 
 
 def _holds_foreign_words(own: Mapping[str, object], arguments: Sequence[str]) -> bool:
-    """Whether there is an option that the command does not declare, or a value that only the originals take.
+    """Return whether there is an undeclared option, or a value that only the originals accept.
 
-    Those are true and false of a switch, and -1 for as many as there are.
+    Such values are true and false after a switch, and -1 for all.
     """
     for argument in arguments:
         name, equals, value = argument.partition("=")

@@ -1,7 +1,7 @@
-"""Command lines of rank_llm and tevatron, rewritten for ours: options renamed, ignored, or answered with a replacement.
+"""Command lines of rank_llm and tevatron, translated to ours: options are renamed, ignored or rejected with a hint.
 
 Each program keeps one table for its commands (`rankllm_infer.cli.originals`, `rankllm_train.cli.originals`). It is read
-only when a command line holds something that our own commands do not declare.
+only when a command line contains something that our own commands do not declare.
 """
 
 from __future__ import annotations
@@ -13,57 +13,57 @@ from typing import Literal
 from rankllm_core.errors import ConfigError
 
 Takes = Literal["switch", "value", "values"]
-"""What follows an option: nothing (or, as in Hugging Face's parser, one of true and false), one value, or several."""
+"""What follows an option: nothing (or true or false, as in Hugging Face's parser), one value, or several."""
 
 _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
-"""What argparse programs of Hugging Face take for a Boolean, in any case.
+"""Boolean values accepted by Hugging Face's argument parser, in any case.
 Source: huggingface/transformers@fd79833 src/transformers/hf_argparser.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginalOption:
-    """One option of an original's command line, and what becomes of it."""
+    """One option of an original program, and its translation."""
 
     takes: Takes = "value"
     becomes: tuple[str, ...] = ()
-    """Our arguments in its place; `{}` stands for its value."""
+    """Our arguments that replace it; `{}` is its value."""
     instead: str = ""
-    """What to do instead, for the error; empty with `becomes` empty: the option is ignored, with a warning."""
+    """What to do instead, for the error. If this and `becomes` are empty, the option is ignored with a warning."""
     defaults: tuple[str, ...] = ()
-    """Values that ask for nothing special: the option is dropped without a word."""
+    """Default values, for which the option is dropped silently."""
     covered_by: tuple[str, ...] = ()
-    """Our options and their aliases that already do what it asks for: beside one of them it is dropped as well."""
+    """Our options and aliases with the same effect: if one of them is given, the option is dropped silently."""
 
 
 def renamed(*becomes: str, takes: Takes = "value", defaults: Sequence[str] = ()) -> OriginalOption:
-    """An option that we spell otherwise."""
+    """Return an option with another name in rankllm."""
     return OriginalOption(takes=takes, becomes=becomes, defaults=tuple(defaults))
 
 
 def replaced(instead: str, *, takes: Takes = "value", defaults: Sequence[str] = ()) -> OriginalOption:
-    """An option that we lack. instead: what to do, in the imperative."""
+    """Return an option without an equivalent. instead: what to do, in the imperative."""
     return OriginalOption(takes=takes, instead=instead, defaults=tuple(defaults))
 
 
 def idle(takes: Takes = "value") -> OriginalOption:
-    """An option that changes nothing here: it is accepted, with one warning."""
+    """Return an option without effect in rankllm: it is accepted with a warning."""
     return OriginalOption(takes=takes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Originals:
-    """What a program knows of the originals' command lines."""
+    """The options and commands of the originals that a program supports."""
 
     options: Mapping[str, Mapping[str, OriginalOption]]
-    """Command -> option in kebab case -> what becomes of it. The command `""` is the program itself."""
+    """Command -> option in kebab case -> its translation. The command `""` is the program itself."""
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The originals' commands, one or two words -> our words in their place."""
+    """The originals' commands, one or two words -> our words that replace them."""
     replaced_commands: Mapping[str, str] = field(default_factory=dict)
-    """The originals' commands that we lack -> what to do instead."""
+    """The originals' commands without an equivalent -> what to do instead."""
 
 
 def adapt_command(arguments: Sequence[str], originals: Originals) -> list[str]:
-    """A program's arguments with an original's command in our words. Raises ConfigError that names the replacement."""
+    """Translate an original's command in a program's arguments. Raises ConfigError that names the replacement."""
     for n_words in (2, 1):
         name = " ".join(arguments[:n_words])
         if name in originals.commands:
@@ -75,7 +75,7 @@ def adapt_command(arguments: Sequence[str], originals: Originals) -> list[str]:
 
 
 def _refuse(arguments: Sequence[str], table: Mapping[str, OriginalOption]) -> None:
-    """Options before the command."""
+    """Raise ConfigError if an option of the originals precedes the command."""
     if arguments and (found := table.get(arguments[0].partition("=")[0])) is not None:
         raise ConfigError(f"{arguments[0].partition('=')[0]}: {found.instead}")
 
@@ -83,10 +83,10 @@ def _refuse(arguments: Sequence[str], table: Mapping[str, OriginalOption]) -> No
 def adapt_options(
     arguments: Sequence[str], own: Mapping[str, Takes], table: Mapping[str, OriginalOption] | None
 ) -> tuple[list[str], list[str]]:
-    """A command's arguments with the options of the originals in our words, and a warning for each that is ignored.
+    """Translate the originals' options in a command's arguments; also return a warning for each one that is ignored.
 
-    own: the command's own spellings -> what follows them. Its options stay as they are, but for a switch that is told
-    true or false. Unknown ones are left for click to refuse. Raises ConfigError for an option that we offer otherwise.
+    own: the command's own option names -> what follows them. These are kept, except that a switch followed by true or
+    false is rewritten. Unknown options are left to click. Raises ConfigError for an option that needs a replacement.
     """
     adapted, warnings, rest = list[str](), list[str](), list(arguments)
     while rest:
@@ -114,7 +114,7 @@ def adapt_options(
 
 
 def _entry(name: str, table: Mapping[str, OriginalOption]) -> OriginalOption | None:
-    """The row of an option; Hugging Face's parser has a `--no-` form of each switch as well."""
+    """Return the row of an option; Hugging Face's parser also has a `--no-` form of each switch."""
     if (found := table.get(name)) is not None:
         return found
     positive = table.get(f"--{name.removeprefix('--no-')}") if name.startswith("--no-") else None
@@ -122,14 +122,14 @@ def _entry(name: str, table: Mapping[str, OriginalOption]) -> OriginalOption | N
 
 
 def _asks_for_nothing(foreign: OriginalOption, values: Sequence[str], arguments: Sequence[str]) -> bool:
-    """Whether an option may be dropped: its values are the default, or another option covers it."""
+    """Return whether an option can be dropped: it has its default value, or another option covers it."""
     given = {token.partition("=")[0].replace("_", "-") for token in arguments}
     is_default = bool(values) and all(value in foreign.defaults for value in values)
     return is_default or not given.isdisjoint(foreign.covered_by)
 
 
 def _values_behind(rest: Sequence[str], takes: Takes | None) -> list[str]:
-    """The arguments that belong to an option, by what it takes."""
+    """Return the arguments that are values of an option."""
     if takes == "value":
         return list(rest[:1])
     if takes == "switch":
@@ -141,7 +141,7 @@ def _values_behind(rest: Sequence[str], takes: Takes | None) -> list[str]:
 
 
 def _of_ours(token: str, name: str, values: Sequence[str], *, takes: Takes, is_joined: bool) -> list[str]:
-    """One of our options; a switch that is told true or false becomes its own form for it."""
+    """Return one of our options; a switch followed by true or false becomes `--NAME` or `--no-NAME`."""
     if takes != "switch":
         return [token] if is_joined else [token, *values]
     said = values[0].lower() if values else ""
@@ -151,7 +151,7 @@ def _of_ours(token: str, name: str, values: Sequence[str], *, takes: Takes, is_j
 
 
 def _of_theirs(name: str, values: Sequence[str], foreign: OriginalOption) -> list[str]:
-    """What becomes of an option of the originals. Raises ConfigError where it is for the user to say it otherwise."""
+    """Translate an option of the originals. Raises ConfigError if the user has to replace it."""
     is_off = name.startswith("--no-") or (bool(values) and values[0].lower() in _FALSE)
     if foreign.takes == "switch" and is_off:
         return []
@@ -204,7 +204,7 @@ _HUGGING_FACE: Mapping[Takes, str] = {
 HUGGING_FACE_ARGUMENTS: Mapping[str, Takes] = {
     f"--{name.replace('_', '-')}": takes for takes, names in _HUGGING_FACE.items() for name in names.split()
 }
-"""Arguments of transformers' `TrainingArguments`, which tevatron's programs take, those that rerank as well.
+"""Arguments of transformers' `TrainingArguments`, which all programs of tevatron accept, including the rerankers.
 
-Source: transformers 4.33.0 (tevatron v1), 5.9 (tevatron's HEAD) and the release that is locked here.
+Source: transformers 4.33.0 (tevatron v1), 5.9 (tevatron's HEAD) and the release locked here.
 """

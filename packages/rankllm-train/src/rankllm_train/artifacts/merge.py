@@ -140,8 +140,7 @@ def _check_brought(adapter: Path, base: str, missing: set[str]) -> None:
     if held and absent:
         raise ContractError(
             f"{adapter}: contains no {absent[0]}, and neither does its base {base}; the merged weights would be "
-            "random. "
-            "Train the adapter again, or give its original base with --base-model"
+            "random. Train the adapter again, or give its original base with --base-model"
         )
 
 

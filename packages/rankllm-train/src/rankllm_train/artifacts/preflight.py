@@ -87,14 +87,12 @@ def check_metric_is_measurable(recipe: Recipe, datasets: Sequence[Any]) -> None:
     if not any(len(example.ranks) > 1 for example in examples):
         raise ConfigError(
             f"--eval-dataset-path {recipe.data.eval}: no list with two or more passages, so {recipe.best_metric} "
-            "cannot "
-            "be measured; use --metric-for-best-model loss"
+            "cannot be measured; use --metric-for-best-model loss"
         )
     if not all(dataset.identifier_ids for dataset in datasets):
         raise ConfigError(
             f"evaluation.metric: {recipe.best_metric} is computed from the identifiers' logits, but not every "
-            "identifier "
-            "is a single token here; use --metric-for-best-model loss, or --identifiers alpha"
+            "identifier is a single token here; use --metric-for-best-model loss, or --identifiers alpha"
         )
 
 
@@ -118,8 +116,7 @@ def check_positions(model: Any, dataset: Any, *, recipe: Recipe) -> None:
     if recipe.method == "pointwise" and not is_encoder(model.config.to_dict()) and pair > positions:
         raise ConfigError(
             f"prompt.query_tokens + prompt.passage_tokens: {pair} tokens per pair, but the model has {positions} "
-            "positions; "
-            "use a smaller --p-max-len"
+            "positions; use a smaller --p-max-len"
         )
     longest = max(getattr(dataset, "examples", ()), key=len, default=None)
     if longest is not None and len(longest) > positions:
@@ -145,8 +142,7 @@ def check_output_names(output_dir: Path) -> None:
             continue
         raise RankLLMError(
             f"--output-dir {output_dir}: {path.name} is a {found}, but a run writes a {wanted} of that name; move it, "
-            "or "
-            "use another folder"
+            "or use another folder"
         )
 
 
@@ -172,8 +168,7 @@ def earlier_results(output_dir: Path, *, resumed: Path | None, overwrite: bool, 
         resume = f"--resume-from-checkpoint {way_out}, " if found else ""
         raise RankLLMError(
             f"--output-dir {output_dir}: contains {earlier[-1].name}, {what}; use {resume}--overwrite-output-dir to "
-            "delete "
-            "it, or another folder"
+            "delete it, or another folder"
         )
     return earlier
 

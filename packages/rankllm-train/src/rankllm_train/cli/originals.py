@@ -1,8 +1,8 @@
-"""What the command lines of rank_llm and tevatron become in rankllm-train: one table, read only where it is needed.
+"""How rankllm-train translates command lines of rank_llm and tevatron: one table, read only if needed.
 
-Options that both sides spell alike are absent. Sources: castorini/rank_llm@1b3cabb training/utils/model_utils.py;
+Options with the same name on both sides are absent. Sources: castorini/rank_llm@1b3cabb training/utils/model_utils.py;
 texttron/tevatron@2e5d00e examples/rankllama (v1) and texttron/tevatron@dd06310 src/tevatron/reranker (v2), whose
-programs take transformers' `TrainingArguments` as well.
+programs also accept transformers' `TrainingArguments`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rankllm_core.original_options import (
 )
 from rankllm_train.cli.recipe_table import COMMON, LISTWISE, POINTWISE
 
-_LENGTHS = "use --q-max-len and --p-max-len: a query may not push its passage out of the prompt"
+_LENGTHS = "use --q-max-len and --p-max-len: they keep a long query from displacing the passage"
 _PREFIXES = "use --prompt-template-path: rankllama (v1) and rankllama-v2 begin with 'query: ' and 'document: '"
 _DATA = "name the file or the data set with --train-dataset-path"
 _LAUNCHER = "start several processes with torchrun or accelerate launch, and give --deepspeed for ZeRO"
@@ -60,10 +60,12 @@ _HUGGING_FACE: Mapping[str, OriginalOption] = {
     "--use-cpu": replaced("set CUDA_VISIBLE_DEVICES= to train on the CPU", takes="switch"),
     "--push-to-hub": replaced("upload the output folder with `hf upload`", takes="switch"),
     "--max-steps": renamed("--max-steps", "{}", defaults=("-1",)),
-    "--ignore-data-skip": replaced("leave it out: a resumed run goes on in its data where it stopped", takes="switch"),
+    "--ignore-data-skip": replaced(
+        "leave it out: a resumed run continues with the data where it stopped", takes="switch"
+    ),
     "--full-determinism": replaced("use --seed", takes="switch"),
 }
-"""Arguments of transformers' Trainer: those with an effect are renamed or replaced, the others are ignored."""
+"""Arguments of transformers' Trainer: those with an effect are renamed or replaced, the rest is ignored."""
 _RANK_LLM: Mapping[str, OriginalOption] = {
     "--tokenizer-name": replaced("leave it out: the tokenizer is the base model's, or put it into the model's folder"),
     "--config-name": idle(),
@@ -98,7 +100,7 @@ _TEVATRON: Mapping[str, OriginalOption] = {
     "--gc-p-chunk-size": idle(),
     # v2
     "--dataset-path": renamed("--train-dataset-path", "{}"),
-    "--dataset-config": replaced(f"{_DATA}, as NAME:CONFIG or as files of your own"),
+    "--dataset-config": replaced(f"{_DATA}, as NAME:CONFIG or as local files"),
     "--dataset-split": replaced(f"{_DATA}: its split is train", defaults=("train",)),
     "--dataset-cache-dir": idle(),
     "--dataset-number-of-shards": replaced("use --max-train-samples", defaults=("1",)),
@@ -110,7 +112,9 @@ _TEVATRON: Mapping[str, OriginalOption] = {
     "--append-eos-token": renamed("--append-eos", takes="switch"),
     "--pad-to-multiple-of": idle(),
     "--reranker-model-type": replaced("use --head", defaults=("sequence_classification",)),
-    "--reranker-pooling": replaced("leave it out: the last token is read, of an encoder the first", defaults=("last",)),
+    "--reranker-pooling": replaced(
+        "leave it out: the last token is read, or the first one of an encoder", defaults=("last",)
+    ),
     "--lora-name-or-path": replaced("use --start-from-adapter, with --lora"),
 }
 _SHARED = _HUGGING_FACE | _RANK_LLM | _TEVATRON
@@ -119,7 +123,7 @@ ORIGINALS = Originals(options={"listwise": _SHARED, "pointwise": _SHARED})
 """For `rankllm_core.command_line.LazyGroup`."""
 
 _V2 = ("--train-group-size", "--rerank-max-len", "--query-prefix", "--passage-prefix", "--append-eos-token")
-"""Options of tevatron's later reranker, whose input is `--input-format v2` and which uses LoRA where it is told to."""
+"""Options of tevatron's later reranker, which uses `--input-format v2`, and LoRA on request."""
 _POINTWISE = {name for option in POINTWISE for name in option.names}.difference(
     *(option.names for option in (*COMMON, *LISTWISE))
 ) | set(_V2)
@@ -127,9 +131,9 @@ _BASE = "rankllama"
 
 
 def tevatron_command(arguments: Sequence[str]) -> list[str]:
-    """The words that tevatron's options stand for, to be put before them; none where there are no such options.
+    """Return the words to insert before tevatron's options, or an empty list if there are no such options.
 
-    v1 trains RankLLaMA's adapters without being told so: its base is the recipe. Source: texttron/tevatron@2e5d00e
+    v1 trains RankLLaMA's adapters by default: its base is the recipe. Source: texttron/tevatron@2e5d00e
     examples/rankllama/modeling.py (LoRA r 32, alpha 64, dropout 0.1).
     """
     given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}

@@ -55,8 +55,7 @@ def _template(recipe: Recipe) -> PointwiseTemplate:
     if not template.takes_instruction:
         raise ConfigError(
             f"prompt.instruction has no effect: template {template.name} has no {{instruction}} placeholder; leave it "
-            "out, "
-            "or use a template with one"
+            "out, or use a template with one"
         )
     return replace(template, instruction=prompt.instruction)
 

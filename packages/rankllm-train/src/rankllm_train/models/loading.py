@@ -211,8 +211,7 @@ def _check_folder(folder: Path, kind: str) -> None:
     if (folder / ADAPTER_NAME).exists():
         raise ConfigError(
             f"{folder}: is an adapter; give its base model here and the adapter with --start-from-adapter, or merge it "
-            "first "
-            f"(train merge {folder} OUT) and train the result"
+            f"first (train merge {folder} OUT) and train the result"
         )
     check_settings_files(folder)
     if not (folder / "config.json").exists():

@@ -182,6 +182,5 @@ def _check_readable(writer: RecordWriter) -> None:
     if re.search(r"\{candidate\}[^\n]", writer.template.body):
         raise ConfigError(
             f"template {name}: has text after the passage on the same line, which cannot be separated from it when a "
-            "long "
-            "passage is truncated; move it to a line of its own"
+            "long passage is truncated; move it to a line of its own"
         )

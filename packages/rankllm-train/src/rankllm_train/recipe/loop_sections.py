@@ -74,8 +74,7 @@ class ScheduleSection:
         if self.warmup_steps and self.warmup_ratio:
             raise ConfigError(
                 f"schedule: warmup_steps {self.warmup_steps} and warmup_ratio {self.warmup_ratio} contradict each "
-                "other; "
-                "set one of them to 0"
+                "other; set one of them to 0"
             )
 
 

@@ -191,8 +191,7 @@ def check_batch(record: RunRecord, recipe: Recipe, *, resumed: Path, processes: 
     )
     raise ConfigError(
         f"--resume-from-checkpoint {resumed.name}: expected {record.records_per_step} records per step, found {found} "
-        "= "
-        f"{each * processes}; {hint}"
+        f"= {each * processes}; {hint}"
     )
 
 

@@ -70,8 +70,7 @@ class WarmUp(TrainerCallback):
         if state.max_steps - state.global_step == 1 and not any(rates):
             self._say(
                 "Warning: the only step of this run is the first of its warm-up, with learning rate 0, so the model "
-                "does "
-                f"not change; {way_out}"
+                f"does not change; {way_out}"
             )
             return
         n_warmup = 0 if args.lr_scheduler_type == "constant" else args.get_warmup_steps(state.max_steps)
@@ -79,6 +78,5 @@ class WarmUp(TrainerCallback):
             peak = args.learning_rate * (state.max_steps - 1) / n_warmup
             self._say(
                 f"Warning: the warm-up takes {n_warmup} steps, but the run has {state.max_steps}: the learning rate "
-                "reaches "
-                f"{peak:g} instead of {args.learning_rate:g}; {way_out}"
+                f"reaches {peak:g} instead of {args.learning_rate:g}; {way_out}"
             )

@@ -124,8 +124,7 @@ def _warn_of_lost_sums(record: RunRecord, folder: Path, *, say: Say) -> None:
     ):
         say(
             f"Warning: {folder.name} was written by a rankllm version that saved no log sums: the next log entry "
-            "averages "
-            f"only the steps after step {record.step}; training is not affected"
+            f"averages only the steps after step {record.step}; training is not affected"
         )
 
 

@@ -80,8 +80,7 @@ def _load_error(source: object, error: BaseException, problem: str) -> RankLLMEr
     if "Weights only load failed" in text:
         return RankLLMError(
             f"{source}: {problem}: its pickled weights are damaged or contain more than tensors, and are not "
-            "unpickled; "
-            "use weights in safetensors format"
+            "unpickled; use weights in safetensors format"
         )
     if "trust_remote_code" in text:
         return RankLLMError(

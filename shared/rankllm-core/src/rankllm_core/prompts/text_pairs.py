@@ -30,8 +30,7 @@ class PairFormat:
         if order != [0, 1] or (between := segments.index(1) - _end(segments, 0)) == 0:
             raise ContractError(
                 f"tokenizer {type(tokenizer).__name__} has no format for two texts (no separator between them), which "
-                "the "
-                "layout 'pair' needs; use another prompt template"
+                "the layout 'pair' needs; use another prompt template"
             )
         ids: list[int] = probe["input_ids"]
         first, second = segments.index(0), segments.index(1)

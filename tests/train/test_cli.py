@@ -147,7 +147,7 @@ def test_recipes_are_listed_and_printed():
         "smollm2-rankllama",
         "smollm2-yes-no",
     ]
-    assert "# 4 GPUs x 8 x 4 = 128 lists a step." in run("recipes", "first-mistral").output
+    assert "# 4 GPUs x 8 x 4 = 128 lists per step." in run("recipes", "first-mistral").output
     shown = run("recipes", "first-mistral", "--seed", "1", "--set", "lora.enabled=true").output
     assert shown.splitlines() == ["lora.enabled: False -> True", "schedule.seed: 42 -> 1"]
 

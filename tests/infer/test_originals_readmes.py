@@ -114,10 +114,13 @@ def test_the_lines_of_rankllamas_readme_run_one_after_the_other(tmp_path, rankll
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_adapter, tmp_path / "castorini" / "rankllama-v1-7b-lora-passage")
     (tmp_path / "Tevatron").mkdir()
-    queries, corpus = ("Tevatron/msmarco-passage", "Tevatron/msmarco-passage-corpus")
-    write_lines(tmp_path / queries, [{"query_id": "264014", "query": "how long is the life cycle of a flea"}])
-    passages = [{"docid": str(n), "title": f"t{n}", "text": f"passage {n} of fleas"} for n in range(5)]
-    write_lines(tmp_path / corpus, passages)
+    # A name without an ending is read as TSV.
+    texts = {
+        "msmarco-passage": "264014\thow long is the life cycle of a flea\n",
+        "msmarco-passage-corpus": "".join(f"{n}\tpassage {n} of fleas\n" for n in range(5)),
+    }
+    for name, text in texts.items():
+        (tmp_path / "Tevatron" / name).write_text(text, encoding="utf-8")
     first_stage = "".join(f"264014 {n} {9.0 - n}\n" for n in range(5))
     (tmp_path / "run.repllama.psg.dl19.txt").write_text(first_stage, encoding="utf-8")
     (tmp_path / "qrels.dl19-passage.txt").write_text("264014 0 3 1\n", encoding="utf-8")

@@ -238,6 +238,16 @@ def test_the_first_line_is_followed_where_it_ends_in_a_colon():
     assert len(first_line(ValueError("x" * 9999))) < 260
 
 
+def test_a_long_first_line_is_cut_between_words():
+    """What is shown is a part of the message, with no word broken."""
+    words = [f"word{number}" for number in range(100)]
+    shown = first_line(ValueError(" ".join(words)), with_kind=False)
+    assert shown.endswith(" ...")
+    kept = shown.removesuffix(" ...").split(" ")
+    assert kept == words[: len(kept)]
+    assert 200 < len(shown) <= 240
+
+
 @pytest.mark.parametrize("value", ["x", [1], {}, True])
 def test_a_longest_input_that_is_no_number_is_named(tmp_path, value):
     """The tokenizer would compare it with a number."""

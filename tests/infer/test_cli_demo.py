@@ -144,7 +144,7 @@ def test_the_command_runs_with_any_model(tmp_path, rankllm, tiny_causal):
     """--model-path in place of the embedded one: standard output has the report, standard error the rest."""
     done = rankllm("demo", "--model-path", tiny_causal, "--output-dir", tmp_path / "out", "--dtype", "float32")
     assert done.code == 0, done.err
-    check_report(done.out, tmp_path / "out")
+    check_report(done.out, tmp_path / "out", tiny_causal.name)
     assert "never trained to rank" not in done.out
     assert "Preparing" not in done.err
     assert f"Reranking: listwise, {tiny_causal} on cpu in float32 (no card; defaults)" in done.err
@@ -156,8 +156,15 @@ def test_the_command_says_which_method_the_model_has(tmp_path, rankllm, tiny_cla
         "demo", "--method", "pointwise", "--model-path", tiny_classifier, "--output-dir", tmp_path, "--dtype", "float32"
     )
     assert done.code == 0, done.err
-    check_report(done.out, tmp_path)
+    check_report(done.out, tmp_path, tiny_classifier.name)
     assert "Reranking: pointwise" in done.err
+
+
+def test_a_second_demo_with_another_model_leaves_the_first_ones_files(tmp_path):
+    """Both runs can then be compared; only the first stage, which is the same, is written again."""
+    files = [DemoFiles(folder=tmp_path, model=model) for model in ("one", "two")]
+    assert [(f.reranked.name, f.results.name) for f in files] == [("one.trec", "one.jsonl"), ("two.trec", "two.jsonl")]
+    assert {f.first_stage for f in files} == {tmp_path / "bm25.trec"}
 
 
 def test_a_folder_that_cannot_be_written_is_found_at_once(tmp_path, rankllm):
@@ -166,7 +173,7 @@ def test_a_folder_that_cannot_be_written_is_found_at_once(tmp_path, rankllm):
     file.write_text("", encoding="utf-8")
     done = rankllm("demo", "--output-dir", file / "out")
     assert (done.code, done.out) == (1, "")
-    assert done.err == f"Error: {file / 'out' / 'reranked.trec'}: cannot be written ({file} is not a folder)\n"
+    assert done.err == f"Error: {file / 'out' / 'smollm2-pointwise.trec'}: cannot be written ({file} is not a folder)\n"
     assert rankllm("demo", "--output-dir", file).code == 2
 
 
@@ -181,19 +188,23 @@ def test_a_model_that_is_nowhere_is_one_line(tmp_path, rankllm):
     assert not (tmp_path / "out").exists()
 
 
-def check_report(out, folder):
-    """Counts, tokens, seconds and statuses; both figures, which are those of the two runs; what to do next."""
+def check_report(out, folder, model):
+    """Counts, tokens, seconds and statuses; both figures, which are those of the two runs; what to do next.
+
+    In a clone, nothing puts the program on PATH: what is printed begins with `uv run`.
+    """
     counts = re.match(
         r"27 queries in (\d+\.\d) s: [a-z]+ \d+(?:, [a-z]+ \d+)*; ([\d,]+) model calls, ([\d,]+) prompt tokens, ", out
     )
     assert counts, out
     assert int(counts[2].replace(",", "")) >= 27
     assert int(counts[3].replace(",", "")) > 5000
-    for name, run in (("BM25", "bm25.trec"), ("reranked", "reranked.trec")):
+    for name, run in (("BM25", "bm25.trec"), ("reranked", f"{model}.trec")):
         row = re.search(rf"^{name} +(\d\.\d{{4}})   {re.escape(str(folder / run))}$", out, re.MULTILINE)
         assert row, out
         assert float(row[1]) == pytest.approx(ndcg(lines(folder / run)), abs=0.00006)
-    assert f"--requests {folder / 'requests.jsonl'}" in out
+    program = "uv run --package rankllm-infer --group demo rankllm-infer"
+    assert f"  {program} report {folder / f'{model}.jsonl'} --requests {folder / 'requests.jsonl'}" in out
     assert f"--qrels {folder / 'qrels.txt'}" in out
 
 
@@ -221,8 +232,11 @@ def test_the_demo_runs_from_start_to_end(tmp_path, smollm2_path):
     assert {path.name for path in tmp_path.iterdir()} == {folder.name, SHIPPED["pointwise"]}
     assert "Reranking: pointwise, " in done.stderr
     assert f"{SHIPPED['pointwise']} on " in done.stderr
-    check_report(done.stdout.replace("rankllm-demo/", f"{folder}/"), folder)
+    check_report(done.stdout.replace("rankllm-demo/", f"{folder}/"), folder, SHIPPED["pointwise"])
     assert "27 of 27 queries" in done.stderr
-    statuses = [json.loads(line)["status"] for line in (folder / "results.jsonl").read_text("utf-8").splitlines()]
+    statuses = [
+        json.loads(line)["status"]
+        for line in (folder / f"{SHIPPED['pointwise']}.jsonl").read_text("utf-8").splitlines()
+    ]
     assert statuses == ["ok"] * 27
-    assert ndcg(lines(folder / "reranked.trec")) > ndcg(lines(folder / "bm25.trec")) + 0.05
+    assert ndcg(lines(folder / f"{SHIPPED['pointwise']}.trec")) > ndcg(lines(folder / "bm25.trec")) + 0.05

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import metadata
 
 import pytest
@@ -76,6 +77,15 @@ def test_another_machine_is_described(other_machine):
     assert "openai needs httpx2; install it with: uv add 'rankllm-infer[openai]'" in lines
     assert "httpx2 not installed; uv add 'rankllm-infer[openai]'" in lines
     assert "Small installed, unpacked on first use" in lines
+
+
+def test_in_a_clone_the_advice_is_one_that_works_there(other_machine):
+    """`uv add` has no project of the user's to add to: the extra is synced."""
+    lines = [" ".join(line.split()) for line in replace(other_machine, is_clone=True).lines()]
+    command = "uv sync --inexact --package rankllm-infer --extra openai"
+    assert f"openai needs httpx2; install it with: {command}" in lines
+    assert f"httpx2 not installed; {command}" in lines
+    assert examine().is_clone
 
 
 def test_a_torch_that_cannot_be_imported_is_a_finding_not_a_crash(tmp_path):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -132,6 +133,32 @@ def test_a_rerank_input_file_is_read_as_well(folder):
     assert "rank 1 of 1" in result.stderr
     question = prompts("render", "--requests", "rows.jsonl", "--prompt_template_path", "yes_no")
     assert "<Query>: why\n<Document>: T x\n" in question.stdout
+
+
+def test_a_query_and_its_passages_can_be_typed(folder):
+    """The prompt is the one of a request with the same texts."""
+    (folder / "passages.txt").write_text("one\ntwo\nthree\nfour five six\n", encoding="utf-8")
+    typed = ["--query", "about cats", "--passages", "passages.txt", "--prompt-template-path", "mine.yaml"]
+    assert prompts("render", *typed).stdout == render().stdout != ""
+
+
+@pytest.mark.parametrize(
+    ("args", "found"),
+    [
+        ([], ""),
+        (["--query", "q"], ", not --query"),
+        (
+            ["--requests", "requests.jsonl", "--query", "q", "--passages", "p"],
+            ", not --requests with --query with --passages",
+        ),
+        (["--qid", "cats", "--query", "q", "--passages", "p"], ", not --query with --passages with --qid"),
+    ],
+)
+def test_what_to_render_is_given_in_one_way(folder, args, found):
+    """Requests, or a query with its passages; neither half of one, nor both."""
+    result = prompts("render", *args)
+    assert isinstance(result.exception, click.UsageError)
+    assert result.exception.message == f"give --requests (and perhaps --qid), or --query with --passages{found}"
 
 
 @pytest.mark.parametrize(

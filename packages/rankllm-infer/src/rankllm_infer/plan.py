@@ -36,7 +36,7 @@ from rankllm_infer.effective_card import EffectiveCard, resolve_card
 from rankllm_infer.engines.base import Read
 from rankllm_infer.engines.openai.settings import OpenAISettings
 from rankllm_infer.engines.transformers.batches import TransformersSettings
-from rankllm_infer.engines.vllm.checks import check_runs
+from rankllm_infer.engines.vllm.checks import check_installed, check_runs
 from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.flow import RankingMethod
@@ -79,6 +79,8 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     """
     options, model = _checked_options(options), _checked_name(model)
     ranking, engine = _ranking_settings(options), _engine_settings(model, options)
+    if options.engine == "vllm" and not Path(model).exists():
+        check_installed()  # a download would be in vain
     own = None if options.engine == "openai" else find_folder(model, options.revision)
     card = card_in_force(model, options, own)
     # Read the few-shot file after the card: if the card has no use for it, that error is reported even if the file is

@@ -54,7 +54,7 @@ def first_line(error: BaseException, *, with_kind: bool = True) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()][:2]
     line = " ".join(lines) if lines and lines[0].endswith(":") else "".join(lines[:1])
     shown = " ".join("".join(c if c.isprintable() else " " for c in line[: 4 * _LONGEST_REASON]).split())
-    shown = shown if len(shown) <= _LONGEST_REASON else shown[: _LONGEST_REASON - 3] + "..."
+    shown = shown if len(shown) <= _LONGEST_REASON else shown[: _LONGEST_REASON - 4].rsplit(" ", 1)[0] + " ..."
     kind = type(error).__name__
     return f"{kind}: {shown}" if shown and with_kind else shown or kind
 

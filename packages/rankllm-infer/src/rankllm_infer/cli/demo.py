@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     "--output-dir",
     type=NonEmptyPath(path_type=Path, file_okay=False),
     default=Path("rankllm-demo"),
-    help="Folder for the runs and results; those of an earlier demo are replaced.",
+    help="Folder for the runs and results; those of an earlier demo with the same model are replaced.",
 )
 def command(model_path: str | None, output_dir: Path, **given: str | None) -> int:
     """Rerank an embedded collection with a bundled reranker.
@@ -54,6 +54,7 @@ def command(model_path: str | None, output_dir: Path, **given: str | None) -> in
     of SmolLM2-135M; models with billions of parameters improve the ranking more.
     """
     from rankllm_infer.api import start_reranker
+    from rankllm_infer.checkpoints.hub import SHIPPED
     from rankllm_infer.demo.collection import load_demo_collection
     from rankllm_infer.demo.run import DemoFiles, demo_requests, run_demo
     from rankllm_infer.plan import plan_reranking
@@ -61,7 +62,8 @@ def command(model_path: str | None, output_dir: Path, **given: str | None) -> in
 
     if given["revision"] is not None and model_path is None:
         raise click.UsageError("--revision has no effect without --model-path")
-    files = DemoFiles(folder=output_dir)
+    shown_name = model_path or SHIPPED[given["method"] or "pointwise"]
+    files = DemoFiles(folder=output_dir, model=Path(shown_name).name)
     check_output(files.reranked, overwrite=True)
     if model_path is None:
         given["method"] = given["method"] or "pointwise"
@@ -108,6 +110,7 @@ def _options(model_path: str, given: Mapping[str, str | None]) -> RerankOptions:
 
 def _print(report: DemoReport, files: DemoFiles) -> None:
     from rankllm_infer.console import summary_lines
+    from rankllm_infer.diagnosis import program
 
     for line in summary_lines(report.summary, seconds=report.rerank_s, files=()):
         click.echo(line)
@@ -118,9 +121,9 @@ def _print(report: DemoReport, files: DemoFiles) -> None:
     click.echo("")
     click.echo(f"Results with texts: {files.results}")
     click.echo("To explore the results query by query in a browser:")
-    click.echo(f"  rankllm-infer report {files.results} --requests {files.requests} --qrels {files.qrels}")
+    click.echo(f"  {program()} report {files.results} --requests {files.requests} --qrels {files.qrels}")
     click.echo("To rerank with a 7-billion-parameter model:")
     click.echo(
-        f"  rankllm-infer rerank --model-path castorini/first_mistral --requests {files.requests} "
+        f"  {program()} rerank --model-path castorini/first_mistral --requests {files.requests} "
         f"--output better.trec --qrels {files.qrels}"
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
@@ -21,6 +22,7 @@ from rankllm_infer.option_values import from_given
 from rankllm_infer.options import RerankOptions
 
 if TYPE_CHECKING:
+    from rankllm_core.types import Request
     from rankllm_infer.engines.base import Prompt
     from rankllm_infer.preview import RenderedPrompt
 
@@ -78,9 +80,10 @@ def show_template(*, template: str) -> None:
     changed(
         _INPUT["requests"],
         flags=(*_INPUT["requests"].option.flags, *_INPUT["rerank_input"].option.flags),
-        default=MISSING,
         text="Requests, results or query-passage pairs, JSONL; detected from the first line.",
-    )
+    ),
+    changed(_INPUT["query"], text="A single query to render with --passages, instead of --requests."),
+    _INPUT["passages"],
 )
 @click.option("--qid", help="Query to show.  [default: the first]")
 @row_options(
@@ -112,7 +115,7 @@ def render(**given: Any) -> None:
     from rankllm_infer.preview import find_request, render_prompt, rendered_to_dict
 
     asked = RenderCommand(**{name: given.pop(name) for name in RenderCommand.__dataclass_fields__})
-    request = find_request(asked.requests, asked.qid)
+    request = find_request(asked.requests, asked.qid) if asked.requests else _typed_request(asked)
     for name in ("trust_remote_code", "revision"):
         if given[name] and asked.model_path is None:
             raise click.UsageError(f"{_ROWS[name].spelled} has no effect without --model-path")
@@ -131,10 +134,33 @@ def render(**given: Any) -> None:
 class RenderCommand:
     """Parsed options of `prompts render`, except those shared with `rerank`."""
 
-    requests: Path
+    requests: Path | None
+    query: str | None
+    passages: str | None
     qid: str | None
     model_path: str | None
     as_json: bool
+
+    def __post_init__(self) -> None:
+        given = {
+            "--requests": self.requests,
+            "--query": self.query,
+            "--passages": self.passages,
+            "--qid": self.qid,
+        }
+        names = {name for name, value in given.items() if value is not None}
+        if names not in ({"--requests"}, {"--requests", "--qid"}, {"--query", "--passages"}):
+            found = f", not {' with '.join(name for name in given if name in names)}" if names else ""
+            raise click.UsageError(f"give --requests (and perhaps --qid), or --query with --passages{found}")
+
+
+def _typed_request(asked: RenderCommand) -> Request:
+    """Make a request of the query and the passages on the command line."""
+    from rankllm_infer.formats.text_sources import read_passages
+    from rankllm_infer.ranking.flow import make_request
+
+    source = sys.stdin.buffer if asked.passages == "-" else None
+    return make_request(asked.query or "", read_passages(asked.passages or "", source=source))
 
 
 def _options(given: Mapping[str, Any]) -> RerankOptions:

@@ -28,6 +28,8 @@ class DemoFiles:
     """Output files of the demo."""
 
     folder: Path
+    model: str = ""
+    """Name of the reranker, which names its files, so that the demo of another one leaves them as they are."""
 
     @property
     def first_stage(self) -> Path:
@@ -42,12 +44,12 @@ class DemoFiles:
     @property
     def reranked(self) -> Path:
         """Reranked run."""
-        return self.folder / "reranked.trec"
+        return self.folder / f"{self.model or 'reranked'}.trec"
 
     @property
     def results(self) -> Path:
         """Reranked lists with texts, scores and statuses."""
-        return self.folder / "results.jsonl"
+        return self.folder / f"{self.model or 'results'}.jsonl"
 
     @property
     def qrels(self) -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rankllm_core.checkpoints.weights import read_weight_headers
-from rankllm_core.errors import ConfigError, ContractError
+from rankllm_core.errors import ConfigError, ContractError, MissingPackageError
 from rankllm_core.nn.model_parts import readable_load
 from rankllm_infer.checkpoints.model_files import ModelFiles
 from rankllm_infer.checkpoints.quantization import check_packages, quantization_of
@@ -21,6 +22,19 @@ _ENCODER_HEADS = {
     "xlm-roberta": "classifier.out_proj.weight",
 }
 """Encoders that vLLM supports with a classification head -> name of that head's last weights."""
+
+
+def missing_vllm() -> MissingPackageError:
+    """Build the error of an engine whose package is not installed."""
+    return MissingPackageError(
+        "engine 'vllm' needs vLLM, which is not installed. Install it with: uv add 'rankllm-infer[vllm]'"
+    )
+
+
+def check_installed() -> None:
+    """Raise MissingPackageError without vLLM, which is not imported: that takes seconds."""
+    if importlib.util.find_spec("vllm") is None:
+        raise missing_vllm()
 
 
 def check_kind(files: ModelFiles, kind: ModelKind, *, trust_remote_code: bool = False) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 from rankllm_core.checkpoints.encoders import encoder_positions
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.config import did_you_mean
-from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError, first_line
+from rankllm_core.errors import ConfigError, RankLLMError, first_line
 from rankllm_core.files.manifest import check_intact
 from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
 from rankllm_infer.checkpoints.quantization import quantization_of
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, end_ids, kind_of
 from rankllm_infer.engines.vllm.arguments import choose_dtype, engine_values, known_configuration
-from rankllm_infer.engines.vllm.checks import check_kind, check_quantization, declared_end
+from rankllm_infer.engines.vllm.checks import check_kind, check_quantization, declared_end, missing_vllm
 from rankllm_infer.engines.vllm.engine import VllmEngine
 from rankllm_infer.engines.vllm.settings import VllmSettings, engine_arguments
 
@@ -135,9 +135,7 @@ def _platform(num_gpus: int) -> Any:
     except ImportError as error:
         if error.name is None or error.name.partition(".")[0] != "vllm":
             raise
-        raise MissingPackageError(
-            "engine 'vllm' needs vLLM, which is not installed. Install it with: uv add 'rankllm-infer[vllm]'"
-        ) from None
+        raise missing_vllm() from None
     if not current_platform.device_type:
         raise RankLLMError(
             "engine 'vllm': this build of vLLM finds no supported device; use --engine transformers, "

@@ -144,7 +144,7 @@ def test_a_file_in_which_nothing_is_left_is_an_error(tmp_path, smollm2_tokenizer
     path = lines_of(tmp_path / "d.jsonl", *bad)
     with pytest.raises(RankLLMError) as caught:
         prepared(path, smollm2_tokenizer, method=method)
-    start = f"{path}: contains no records to train on; skipped {len(bad)}, the first: {path}:1:  "
+    start = f"{path}: contains no records to train on; skipped {len(bad)}, the first: {path}:1: "
     assert str(caught.value).startswith(start)
     empty = lines_of(tmp_path / "e.jsonl")
     with pytest.raises(RankLLMError, match=r"e\.jsonl: contains no records to train on$"):
@@ -171,7 +171,7 @@ def test_a_kept_record_in_other_words_is_told_of(tmp_path, smollm2_tokenizer):
     other = listwise_record(0, system="Another system turn")
     path = lines_of(tmp_path / "d.jsonl", "{torn", other)
     notes = prepared(path, smollm2_tokenizer, method="listwise").notes
-    assert [note.split(":")[0] for note in notes] == ["Warning", "skipped 1 of 3 records (2 left); the first"]
+    assert [note.split(":")[0] for note in notes] == ["Warning", "skipped 1 of 2 records (1 left); the first"]
 
 
 def test_lists_of_one_passage_are_for_generation(tmp_path, smollm2_tokenizer):

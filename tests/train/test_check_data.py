@@ -35,7 +35,10 @@ BAD = {
     "double": (entry("double", ["[1] a", "[2] b"], "[2] > [1] > [2]"), "repeated [2]"),
     "foreign": (entry("foreign", ["[1] a", "[2] b"], "[2] > [1] > [7]"), "unknown [7]"),
     "letters": (entry("letters", ["[1] a", "[2] b"], "[B] > [A]"), "unknown [B] [A], missing [1] [2]"),
-    "docids": (entry("docids", ["[1] a", "[2] b"], "[2] > [1]", docids=["d"]), "docids: 1 for 2 passages"),
+    "docids": (
+        entry("docids", ["[1] a", "[2] b"], "[2] > [1]", docids=["d"]),
+        "docids: expected 2, one per passage, found 1",
+    ),
 }
 
 

@@ -345,7 +345,7 @@ def test_nothing_to_write_is_an_error(files):
     [
         ("rank_zephyr", "alpha", "--identifiers alpha: template rank_zephyr uses numeric identifiers"),
         ("rank_gpt", None, "template rank_gpt: has one turn per passage"),
-        ("rankllama", None, "template rankllama: is a pointwise template"),
+        ("rankllama", None, "template rankllama: expected a listwise template, found a pointwise one"),
         ("duot5", None, "template duot5: expected a listwise template, found a pairwise one"),
         ("insert_rank", None, "template insert_rank: shows first-stage scores"),
         ("rank_lrl", None, "template rank_lrl: produces records that `train listwise` cannot read"),

@@ -119,7 +119,10 @@ def test_a_target_that_is_no_permutation_is_refused(target, defects):
         (listed("[1] a", "[1] b"), "expected passage 2 to begin with [2], found a line that begins with [1]"),
         (listed("[A] a", "[B] b", "[A] c"), "expected passage 3 to begin with [C]"),
         (listed(*(f"[{letter}] x" for letter in ascii_uppercase + "A")), "27 lines begin with a letter in brackets"),
-        ("I will provide you with 3 passages.\n[1] a\n[2] b", "says 3 passages, but 2 lines begin with an identifier"),
+        (
+            "I will provide you with 3 passages.\n[1] a\n[2] b",
+            "announces 3 passages, but 2 lines begin with an identifier",
+        ),
     ],
 )
 def test_a_prompt_that_does_not_name_its_passages_in_order_is_refused(prompt, message):

@@ -90,7 +90,7 @@ def test_turns_that_cannot_be_learnt_from_are_named(tmp_path, conversations, mes
     ("record", "message"),
     [
         ({"id": "x"}, "a.jsonl:1: record 'x': record: expected the key 'conversations', found 'id'"),
-        ({"id": None, "conversations": TURNS}, "a.jsonl:1: id: expected a string"),
+        ({"id": None, "conversations": TURNS}, "a.jsonl:1: id: expected a non-empty string or an integer"),
         ({"id": "x", "conversations": TURNS, "docids": "d"}, "a.jsonl:1: record 'x': docids: expected an array"),
         ({"id": "x", "conversations": TURNS, "query": 3}, "a.jsonl:1: record 'x': query: expected a string"),
     ],
@@ -165,7 +165,7 @@ def test_a_distillation_record_is_read(tmp_path):
     [
         ({"positive_passages": []}, "query '12': positive_passages is empty"),
         ({"query": None}, "query '12': query: expected a string, found null"),
-        ({"query_id": ""}, "query_id: expected a string that is not empty"),
+        ({"query_id": ""}, "query_id: expected a non-empty string or an integer"),
         ({"negative_passages": None}, "query '12': negative_passages: expected an array, found null"),
         ({"negative_passages": [{"docid": "n"}]}, "negative_passages, passage 1: passage: expected the key 'text'"),
         ({"positive_passages": [{"docid": "n", "text": 3}]}, "positive_passages, passage 1: text: expected a string"),

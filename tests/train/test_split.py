@@ -208,7 +208,7 @@ def test_a_record_that_cannot_be_read_is_an_error_or_skipped(files, record, mess
     assert message in str(caught.value)
     train, dev, tally = split(files, records, dev_fraction=0.5, bad_records="skip")
     assert len(train) + len(dev) == 40
-    assert counts(tally) == {("records", "not readable"): 1}
+    assert counts(tally) == {("records", "unreadable"): 1}
 
 
 def test_an_empty_side_is_an_error(files):

@@ -71,7 +71,7 @@ def test_a_folder_is_the_model(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["nowhere", "./no/where", "/no/where", "~/nowhere", "a/b/c", "a b/c", "owner/", "ü/ö"])
 def test_what_cannot_be_a_name_on_the_hub_must_be_a_folder(name):
     """No request is made; the message shows the form of hub names."""
-    shipped = "smollm2-pointwise and smollm2-first are bundled"
+    shipped = "bundled models: smollm2-pointwise, smollm2-first, smollm2"
     with pytest.raises(
         RankLLMError, match=rf": no such model folder \(a name on the hub looks like OWNER/MODEL; {shipped}\)$"
     ):

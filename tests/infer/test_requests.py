@@ -40,7 +40,7 @@ def test_passages_are_a_list(passages):
         ({"title": "T", "docid": "d"}, "passage without text"),
         ({"text": ["a"]}, "text: expected text, found list"),
         ({"text": "x", "docid": None}, "docid: expected a non-empty string or an integer, found null"),
-        ({"text": "x", "id": ""}, "id: expected a string that is not empty"),
+        ({"text": "x", "id": ""}, "id: expected a non-empty string or an integer, found the string "),
         ({"text": "x", "_id": True}, "_id: expected a non-empty string or an integer, found true"),
         ({"text": "x", "pid": 1.0}, "pid: expected a non-empty string or an integer, found the number 1.0"),
     ],

@@ -182,8 +182,8 @@ def test_a_model_that_is_nowhere_is_one_line(tmp_path, rankllm):
     done = rankllm("demo", "--model-path", "no/such/model", "--output-dir", tmp_path / "out")
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        "Error: no/such/model: no such model folder (a name on the hub looks like OWNER/MODEL; smollm2-pointwise and "
-        "smollm2-first are bundled)\n"
+        "Error: no/such/model: no such model folder (a name on the hub looks like OWNER/MODEL; bundled models: "
+        "smollm2-pointwise, smollm2-first, smollm2)\n"
     )
     assert not (tmp_path / "out").exists()
 

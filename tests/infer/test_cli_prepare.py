@@ -105,7 +105,7 @@ def test_an_input_is_never_the_output(folder, name):
 @pytest.mark.parametrize(
     ("output", "says"),
     [
-        (".", "is a folder"),
+        (".", "expected an output file, found a folder"),
         ("run.trec/out.jsonl", "is not a folder"),
         ("out.jsonl.xz", "writing .xz is not supported"),
         ("/dev/null", "expected an output file, found a device or a pipe"),

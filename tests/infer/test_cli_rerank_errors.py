@@ -123,7 +123,11 @@ def test_an_input_is_never_an_output(tmp_path, rankllm, requests):
         (["not JSON"], [], "requests.jsonl:3: not JSON"),
         (['{"query": "text"}'], [], "requests.jsonl:3: query: expected an object, found the string 'text'"),
         ([request("q1", 1)], [], "requests.jsonl:3: query 'q1' occurs again (first on line 1); list each query once"),
-        ([request("q9", 1, doc={"docid": ""})], [], "requests.jsonl:3: query 'q9', candidate 1: docid: expected a str"),
+        (
+            [request("q9", 1, doc={"docid": ""})],
+            [],
+            "requests.jsonl:3: query 'q9', candidate 1: docid: expected a non-empty string",
+        ),
         ([request("q9", 1, doc={"score": math.nan})], [], "docid 'd1': score: expected a finite number, found NaN"),
         ([request("q9", 1, 2, doc={"docid": "d2"})], [], "query 'q9': docid 'd2' occurs twice"),
         (

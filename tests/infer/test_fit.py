@@ -72,7 +72,9 @@ def test_a_query_that_leaves_no_room_is_an_error_that_names_it(over):
         calls += 1
         return prompt_of(100 + over)
 
-    with pytest.raises(ContextTooSmallError, match=rf"query 'q7': the prompt takes {100 + over} tokens .* and 100 are"):
+    with pytest.raises(
+        ContextTooSmallError, match=rf"query 'q7': the prompt takes {100 + over} tokens .*, but 100 are"
+    ):
         fit_window(write, n_passages=20, longest_words=300, max_words=300, prompt_tokens=100, qid="q7")
     assert calls <= 300 + 10
 

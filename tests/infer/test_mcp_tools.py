@@ -90,7 +90,7 @@ def test_documents_come_back_in_the_models_order(listwise, mode):
         "completion_tokens": 3,
     }
     assert (done.structured_content["status"], done.structured_content["n_documents"]) == ("ok", 3)
-    assert "no scores" in done.structured_content["score_meaning"]
+    assert "without scores" in done.structured_content["score_meaning"]
 
 
 def test_the_text_of_an_answer_is_its_structure(listwise):

@@ -109,10 +109,16 @@ def test_the_lines_of_rank_llm_run_and_write_where_it_does(rank_llm_folder, rank
     assert (", 0 generated" in done.err) == (name == "FirstMistral")  # --use_logits: one token is read
 
 
-def test_the_lines_of_rankllamas_readme_run_one_after_the_other(tmp_path, rankllm, monkeypatch, tiny_adapter):
+def test_the_lines_of_rankllamas_readme_run_one_after_the_other(
+    tmp_path, rankllm, monkeypatch, tiny_adapter, tiny_causal
+):
     """From the first-stage run to nDCG@10: the last number is that of the scores that the model gave."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(tiny_adapter, tmp_path / "castorini" / "rankllama-v1-7b-lora-passage")
+    adapter = tmp_path / "castorini" / "rankllama-v1-7b-lora-passage"
+    shutil.copytree(tiny_adapter, adapter)
+    base = "meta-llama/Llama-2-7b-hf"
+    shutil.copytree(tiny_causal, tmp_path / base)
+    change_json(adapter / "adapter_config.json", base_model_name_or_path=base)
     (tmp_path / "Tevatron").mkdir()
     # A name without an ending is read as TSV.
     texts = {

@@ -110,7 +110,7 @@ def test_what_is_no_file_is_no_journal(rankllm, command, tmp_path):
         make(journal)
         done = rankllm(*command, "--output", tmp_path / "out.trec", "--overwrite")
         assert done.code == 1
-        assert done.err.startswith(f"Error: {journal}: is a ")
+        assert done.err.startswith(f"Error: {journal}: expected ")
         journal.rmdir() if journal.is_dir() else journal.unlink()
 
 

@@ -146,7 +146,7 @@ def test_a_qid_may_be_given_twice_where_results_are_known_by_their_order(reranke
         def keep(self, answers):
             """Nothing."""
 
-    with pytest.raises(RankLLMError, match="query 'q' is given twice"):
+    with pytest.raises(RankLLMError, match="query 'q' occurs twice"):
         list(reranker.stream(requests, log=Log()))
 
 

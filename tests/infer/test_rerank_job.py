@@ -110,7 +110,7 @@ def test_outputs_that_exist_are_refused(tmp_path, records):
     requests = list(read_requests(source))
     files = files_in(tmp_path / "out")
     files.run.write_text("mine", encoding="utf-8")
-    with serving(respond) as server, pytest.raises(RankLLMError, match=r"out\.trec: exists"):
+    with serving(respond) as server, pytest.raises(RankLLMError, match=r"out\.trec: already exists"):
         rerank_to_files(requests, "oracle", options_for(server), files=files)
     assert files.run.read_text(encoding="utf-8") == "mine"
 
@@ -145,4 +145,4 @@ def test_warnings_of_the_model_are_in_the_report(tmp_path, records):
     with serving(respond) as server:
         options = replace(options_for(server), use_alpha=False)
         report = rerank_to_files(list(read_requests(source)), "castorini/first_mistral", options, files=files)
-    assert any(warning.startswith("--no-use-alpha: identifiers numeric is used") for warning in report.warnings)
+    assert any(warning.startswith("--no-use-alpha: using identifiers numeric, ") for warning in report.warnings)

@@ -136,7 +136,7 @@ def test_a_contradiction_is_honoured_and_both_values_are_named(tmp_path, card, o
     assert resolved.card == replace(card, **changed)
     (warning,) = resolved.warnings
     assert warning.startswith(named[0] + ":")
-    assert f" {named[1]} is used" in warning
+    assert f" {named[1]}, " in warning
     assert warning.endswith(f"{tmp_path}/rankllm.yaml says {named[2]}")
 
 
@@ -161,8 +161,8 @@ def test_a_window_without_a_stride_leaves_the_cards_aside(tmp_path):
     resolved = resolve(str(tmp_path), folder=tmp_path, strategy="tournament", window_size=3)
     assert (resolved.card.window_size, resolved.card.stride) == (3, 3)
     (warning,) = resolved.warnings
-    assert warning.startswith("--window-size: window_size 3 is used")
-    with pytest.raises(ConfigError, match="expected 0 < stride <= size, found stride=4, size=3"):
+    assert warning.startswith("--window-size: using window_size 3, ")
+    with pytest.raises(ConfigError, match="need 0 < stride <= size, got stride=4, size=3"):
         resolve(str(tmp_path), folder=tmp_path, window_size=3)
 
 
@@ -183,7 +183,7 @@ def test_another_method_than_the_cards_leaves_the_card_aside(tmp_path, card, met
     ("options", "score_head", "message"),
     [
         ({"use_alpha": True, "window_size": 30}, False, "30 passages per window, but there are 26 alphabetic"),
-        ({"window_size": 5, "stride": 6}, False, "expected 0 < stride <= size, found stride=6, size=5"),
+        ({"window_size": 5, "stride": 6}, False, "need 0 < stride <= size, got stride=6, size=5"),
         ({"template": "yes_no", "method": "listwise"}, False, "is a pointwise template, but the method is listwise"),
         ({"template": "rank_zephyr", "method": "pointwise"}, False, "listwise template, but the method is pointwise"),
         (
@@ -289,9 +289,9 @@ def test_identifiers_follow_the_words_of_the_template_that_is_asked_for(tmp_path
     save_card(FIRST, tmp_path)
     resolved = resolve(str(tmp_path), folder=tmp_path, template="rank_gpt")
     assert (resolved.card.template.name, resolved.card.identifiers) == ("rank_gpt", "numeric")
-    assert [warning.split(" is used")[0] for warning in resolved.warnings] == [
-        "--prompt-template-path: template rank_gpt",
-        "--no-use-alpha: identifiers numeric",
+    assert [warning.split(", ")[0] for warning in resolved.warnings] == [
+        "--prompt-template-path: using template rank_gpt",
+        "--no-use-alpha: using identifiers numeric",
     ]
 
 

@@ -335,7 +335,8 @@ def test_a_model_is_linked_without_the_state_of_its_run(tmp_path):
 def test_a_new_run_does_not_overwrite_a_best_model_by_mistake(kept):
     """As with checkpoints: use another folder, or --overwrite-output-dir."""
     with pytest.raises(
-        RankLLMError, match=r"holds best, of an earlier run; use --overwrite-output-dir to delete it, or another folder"
+        RankLLMError,
+        match=r"contains best, from an earlier run; use --overwrite-output-dir to delete it, or another folder",
     ):
         train(kept)
 

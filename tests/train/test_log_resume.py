@@ -179,7 +179,7 @@ def test_a_checkpoint_without_the_sums_is_resumed_with_a_warning(recipes, whole,
     warnings = [line for line in told if "saved no log sums" in line]
     assert len(warnings) == is_warned
     assert (entries(out) == entries(whole["pointwise"])) != is_warned
-    assert all(f"after step {step} alone" in line and "\n" not in line for line in warnings)
+    assert all(f"only the steps after step {step};" in line and "\n" not in line for line in warnings)
 
 
 def test_sums_are_kept_as_totals_by_another_number_of_processes():

@@ -144,8 +144,8 @@ def test_code_that_runs_is_announced_and_recorded(tiny, tmp_path, is_adapter):
     assert (announced, False) in told
     assert load_recipe(out.output_dir / "recipe.yaml").model.trust_remote_code
     page = (out.output_dir / "README.md").read_text(encoding="utf-8")
-    where = "the base's folder, then add `--trust-remote-code --base-model FOLDER`"
-    assert (where if is_adapter else "this folder, then add `--trust-remote-code`") in page
+    where = "its folder before adding `--trust-remote-code --base-model FOLDER`"
+    assert (where if is_adapter else "this folder before adding `--trust-remote-code`") in page
     assert (out.output_dir / "modeling_own.py").exists() != is_adapter
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-import training_fakes
 from page_blocks import blocks
 from shared_files import REPOSITORY
 
@@ -29,7 +28,6 @@ NOT_RUN = {
     r"^uv run .*(pytest|rankllm-infer demo)": "a step of .ci/run",
     r"scripts/(models|bench)/": "hours of measuring",
     r"rankllm-infer serve ": "runs until it is stopped; tests/examples starts it",
-    r"--recipe first-mistral|models/my-first": "trains a model of 7B parameters, and reranks with it",
 }
 """Commands that are not run: pattern and reason."""
 STAND_INS = {
@@ -122,7 +120,6 @@ def readme_data(tmp_path, monkeypatch, smollm2_tokenizer):
     for name, lines in files.items():
         (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     tiny_models.save_causal(tmp_path / "tiny", smollm2_tokenizer)
-    training_fakes.write_records(tmp_path / "records.jsonl", [training_fakes.listwise_record(n) for n in range(2)])
     (tmp_path / "packages").symlink_to(REPOSITORY / "packages")
     (tmp_path / "scripts").symlink_to(REPOSITORY / "scripts")
     monkeypatch.chdir(tmp_path)

@@ -54,7 +54,7 @@ def test_asynchronous(served):
     [
         ({"model": "another"}, 404, f"'{MODEL}'"),
         ({"documents": []}, 400, "documents: expected at least one"),
-        ({"query": " "}, 400, "query: expected a text"),
+        ({"query": " "}, 400, "query: expected a non-empty string"),
         ({"top_n": 0}, 400, "top_n: expected an integer of at least 1"),
         ({"documents": TOO_MANY}, 413, "at most 5 documents"),
     ],
@@ -81,7 +81,7 @@ def test_version_1_reads_the_errors_of_the_same_path(served):
     """The path is shared with Jina, whose message is under `detail`."""
     with pytest.raises(cohere.UnprocessableEntityError) as caught:
         cohere.Client(KEY, base_url=served.url).rerank(query=" ", documents=DOCUMENTS)
-    assert "query: expected a text" in caught.value.body["detail"]
+    assert "query: expected a non-empty string" in caught.value.body["detail"]
 
 
 def test_a_full_queue_is_asked_again(served):

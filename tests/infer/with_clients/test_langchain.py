@@ -47,7 +47,7 @@ def test_asynchronously(served):
     [
         ({"key": "wrong"}, QUERY, DOCUMENTS, 401, "Authorization: Bearer KEY"),
         ({"model": "another"}, QUERY, DOCUMENTS, 404, f"'{MODEL}'"),
-        ({}, " ", DOCUMENTS, 400, "query: expected a text"),
+        ({}, " ", DOCUMENTS, 400, "query: expected a non-empty string"),
         ({}, QUERY, TOO_MANY, 413, "at most 5 documents"),
     ],
 )

@@ -52,7 +52,7 @@ def test_texts_come_back(served, provider):
     [
         ({"key": "wrong"}, 401, "Authorization: Bearer KEY"),
         ({"model": "another"}, 404, f"'{MODEL}'"),
-        ({"query": " "}, 400, "query: expected a text"),
+        ({"query": " "}, 400, "query: expected a non-empty string"),
         ({"documents": TOO_MANY}, 413, "at most 5 documents"),
     ],
 )

@@ -191,7 +191,7 @@ def test_a_query_that_fails_is_an_error():
         ranker.run(query="q", documents=documents())
     with pytest.raises(RankLLMError, match="out of order"):
         asyncio.run(ranker.run_async(query="q", documents=documents()))
-    with pytest.raises(RankLLMError, match="query: expected a text, found an empty one"):
+    with pytest.raises(RankLLMError, match="query: expected a text, found an empty string"):
         ranker.run(query="", documents=documents())
 
 

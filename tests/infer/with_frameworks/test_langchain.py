@@ -174,7 +174,7 @@ def test_a_query_that_fails_is_an_error():
         compressor.compress_documents(documents(), "q")
     with pytest.raises(RankLLMError, match="out of order"):
         asyncio.run(compressor.acompress_documents(documents(), "q"))
-    with pytest.raises(RankLLMError, match="query: expected a text, found an empty one"):
+    with pytest.raises(RankLLMError, match="query: expected a text, found an empty string"):
         compressor.compress_documents(documents(), " ")
 
 

@@ -1,4 +1,4 @@
-"""Write docs/RESULTS.md from the measurements of results.py: tables, costs, and two plots."""
+"""Write docs/RESULTS.md from the measurements that results.py stores: tables, costs and two plots."""
 
 from __future__ import annotations
 
@@ -15,28 +15,32 @@ from rankllm_core.files import write_text
 from rankllm_infer.evaluation.compare import ComparedRun, compare_figures
 
 TITLES = {system.name: system.title for system in SYSTEMS}
+LEGEND = (
+    "**Bold**: significantly higher than the first stage; _italic_: significantly lower "
+    "(p < .05, randomization test, Holm's correction)."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetResults:
-    """All systems over one set."""
+    """All systems on one test set."""
 
     test_set: TestSet
     measured: Mapping[str, Measured]
     compared: Mapping[str, ComparedRun]
-    """By nDCG@10, with the first stage."""
+    """Comparison with the first stage by nDCG@10, by system name."""
 
     @property
     def n_queries(self) -> int:
-        """The judged ones."""
+        """Number of judged queries."""
         return len(next(iter(self.measured.values())).per_query)
 
 
 def write_page(page: Path, store: Store) -> None:
-    """Write the page and, next to it, its plots. Sets and systems without measurements are left out."""
+    """Write the page and its plots into one folder. Sets and systems without measurements are omitted."""
     found = [results for test_set in SETS if (results := results_of(test_set, store.get(test_set.name, {})))]
     if not found:
-        raise click.ClickException("no set has figures of the first stage and of another system")
+        raise click.ClickException("no test set has metrics for both the first stage and another system")
     draw_gains(found, page.parent / "results-gains.png")
     draw_cost(found, page.parent / "results-cost.png")
     head, method = (
@@ -47,7 +51,7 @@ def write_page(page: Path, store: Store) -> None:
 
 
 def results_of(test_set: TestSet, kept: Mapping[str, Measured]) -> SetResults | None:
-    """Return the metrics of a set, systems in the order of the page; None if there is nothing to compare."""
+    """Return the metrics for a test set, systems in page order; None if there is nothing to compare."""
     measured = {name: kept[name] for name in TITLES if name in kept}
     if len(measured) < 2 or "first-stage" not in measured:
         return None
@@ -56,7 +60,7 @@ def results_of(test_set: TestSet, kept: Mapping[str, Measured]) -> SetResults | 
 
 
 def summary(found: Sequence[SetResults]) -> list[str]:
-    """nDCG@10 of every system over every set, bold where it is significantly above the first stage, italic below."""
+    """nDCG@10 of every system on every set: bold if significantly above the first stage, italic if below."""
     lines = ["## nDCG@10", "", row(["", *(results.test_set.title for results in found)])]
     lines.append(row(["---"] * (len(found) + 1)))
     for name, title in TITLES.items():
@@ -64,11 +68,11 @@ def summary(found: Sequence[SetResults]) -> list[str]:
             lines.append(row([title, *(cell(results, name) for results in found)]))
     lines.append(row(["queries", *(str(results.n_queries) for results in found)]))
     lines.append(row(["candidates", *(str(results.test_set.depth) for results in found)]))
-    return [*lines, "", "**Bold**: above the first stage at p < .05; _italic_: below it (randomization test, Holm)."]
+    return [*lines, "", LEGEND]
 
 
 def cell(results: SetResults, name: str) -> str:
-    """A system's mean, marked where the difference to the first stage is significant."""
+    """A system's mean, marked if its difference from the first stage is significant."""
     if name not in results.measured:
         return ""
     text = f"{results.measured[name].figures['nDCG@10'].mean:.4f}".removeprefix("0")
@@ -79,7 +83,7 @@ def cell(results: SetResults, name: str) -> str:
 
 
 def details(found: Sequence[SetResults]) -> list[str]:
-    """A table for each set: all measures with intervals, changes and p."""
+    """One table per set: all metrics with intervals, changes and p-values."""
     lines = ["## Results by dataset"]
     for results in found:
         lines += ["", f"### {results.test_set.title}: {results.n_queries} queries", ""]
@@ -103,7 +107,7 @@ def settings_of(measured: Measured) -> str:
 
 
 def change(results: SetResults, name: str) -> list[str]:
-    """Change in nDCG@10 against the first stage, p, and queries better/same/worse."""
+    """Change in nDCG@10 from the first stage, p-value, and number of queries better/same/worse."""
     if (difference := results.compared[name].difference) is None:
         return ["", "", ""]
     means = {system: results.measured[system].figures["nDCG@10"].mean for system in (name, "first-stage")}
@@ -113,8 +117,8 @@ def change(results: SetResults, name: str) -> list[str]:
 
 def costs(found: Sequence[SetResults]) -> list[str]:
     """Calls, tokens and seconds per query."""
-    lines = ["## Cost per query", "", row(["set", "system", "calls", "prompt tokens", "generated", "CPU seconds"])]
-    lines.append(row(["---"] * 6))
+    header = ["dataset", "system", "calls", "prompt tokens", "generated tokens", "CPU seconds"]
+    lines = ["## Cost per query", "", row(header), row(["---"] * len(header))]
     for results in found:
         for name, measured in results.measured.items():
             cost = measured.cost

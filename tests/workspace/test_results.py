@@ -78,7 +78,7 @@ def test_the_page_tells_what_is_kept(model_script, store, tmp_path):
 
 def test_without_figures_there_is_no_page(model_script, tmp_path):
     """Nothing is written."""
-    with pytest.raises(click.ClickException, match="no set has figures of the first stage and of another system"):
+    with pytest.raises(click.ClickException, match="has metrics for both the first stage and another system"):
         model_script("results_page").write_page(tmp_path / "RESULTS.md", {})
     assert list(tmp_path.iterdir()) == []
 

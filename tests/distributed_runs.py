@@ -113,7 +113,8 @@ def in_two_processes(command, values, out, *options):
     )
     if done.returncode:
         raise RuntimeError(f"{command} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-8000:]}")
-    return Path(done.stdout.splitlines()[-1])
+    # DeepSpeed's launcher logs to standard output as well.
+    return Path([line for line in done.stdout.splitlines() if line.startswith(str(out))][-1])
 
 
 def logged(folder):

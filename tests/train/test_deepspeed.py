@@ -96,7 +96,9 @@ def test_deepspeeds_launcher_trains_as_one_process_does(inputs, tmp_path):
     (tmp_path / "ds_config.json").write_text(json.dumps(TEVATRON), encoding="utf-8")
     values = {key: value for key, value in inputs["pointwise"].items() if key != "data.group_size"}
     one = in_one_process(load_recipe("rankllama"), values | {"data.group_size": 4}, tmp_path / "one")
-    hosts = ("--hostfile", str(tmp_path / "hostfile"), "--no_ssh_check", "--include", "localhost:0,1")
+    # The addresses keep it from asking the host by ssh, which a machine for tests need not run.
+    local = ("--no_ssh_check", "--master_addr", "127.0.0.1")
+    hosts = ("--hostfile", str(tmp_path / "hostfile"), *local, "--include", "localhost:0,1")
     launcher = ("deepspeed", *hosts)
     options = ("--deepspeed", str(tmp_path / "ds_config.json"), "--train_n_passages", "4")
     two = in_two_processes((*launcher, "--module", "rankllm_train"), values, tmp_path / "two", *options)

@@ -1,4 +1,4 @@
-"""Options of a reranker, validated on their own; `effective_card` combines them with the model's card."""
+"""Reranker options, validated by themselves; `effective_card` combines them with the model's card."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPENAI: Group = "Engine (OpenAI-compatible server)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankOptions:
-    """Options of a reranker. None means the value in the model's card, or the default given in the field's docstring.
+    """Reranker options. None means the value in the model's card, or the default stated in the field's docstring.
 
     Each field is a row of the option table (`rankllm_infer.option_table`); docs/rerank-options.md lists them all.
     """
@@ -257,7 +257,7 @@ class RerankOptions:
         """Return the card's fields overridden by options of these methods, with the requested values; None: keep the
         card's value.
 
-        The template, which is a name here, and the kind are left to the caller.
+        The caller handles the template, which is a name here, and the kind.
         """
         return {
             str(row.option.card): card_value(row.option, getattr(self, row.name))
@@ -268,8 +268,8 @@ class RerankOptions:
     def settings(self) -> dict[str, object]:
         """Return the options that affect results by their own values, for a run's fingerprint.
 
-        The others count through the card, the contents of model or files, once the model is loaded, or not at all: see
-        `Option.effect`.
+        Other options are covered by the card, by the contents of the model or files, or by the loaded model, or have no
+        effect on results: see `Option.effect`.
         """
         return {
             row.spelled: list(value) if isinstance(value, tuple) else value
@@ -280,12 +280,12 @@ class RerankOptions:
 
 
 def option_of(name: str) -> str:
-    """Return the command-line option of a field of `RerankOptions`."""
+    """Return the command-line option for a `RerankOptions` field."""
     return rows_of(RerankOptions)[name].spelled
 
 
 def card_option(name: str, value: object) -> str:
-    """Return the command-line option that sets a field of the card to this value."""
+    """Return the command-line option that sets a card field to this value."""
     row = next(row for row in rows_of(RerankOptions).values() if row.option.card == name)
     return row.off if row.option.card_values and value == row.option.card_values[1] else row.spelled
 

@@ -1,4 +1,4 @@
-"""Generate docs/models.md from the bundled cards and the known facts about each model.
+"""Generate docs/models.md from the bundled cards and the facts about each model.
 
 uv run --all-packages python scripts/model_reference.py
 """
@@ -21,19 +21,19 @@ rankllm-infer models castorini/rank_zephyr_7b_v1_full  # everything about one mo
 rankllm-infer rerank --model-path castorini/rank_zephyr_7b_v1_full --requests requests.jsonl --output ranked.trec
 ```
 
-Each of these models has a [card](loading-models.md#model-cards) that says how to prompt it and how to read its answers.
-The cards are part of rankllm. `*` matches any characters, and a local folder with a model's name is treated as that
-model. Other models work too ([without a card](loading-models.md#without-a-card)).
+rankllm includes a [card](loading-models.md#model-cards) for each of these models, which specifies its prompt and how
+its output is turned into a ranking. `*` matches any characters. A local folder with the same name as a model is treated
+as that model. Other models work too ([without a card](loading-models.md#without-a-card)).
 
-**verified** says how a card was checked:
+**verified** is how the card was checked:
 
 - *against published weights*: scores were measured with the published weights.
-- *on random weights of this architecture*: prompt and scores were compared with the reference implementation on a small
-  model with random weights, because the published weights were not available.
-- *from its documentation*: the facts come from the sources listed below.
+- *on random weights of this architecture*: prompts and scores were compared with the reference implementation on a
+  small randomly initialized model, because the published weights were not available.
+- *from its documentation*: the card is based on the sources listed in the model's section.
 
-**head** is the output that is read: `permutation` and `first-token` (FIRST) for listwise models;
-`sequence-classification` (a score head), `yes-no` (the difference of two logits) or `single-token` (one logit) for
+**head** is the model output that is used: `permutation` and `first-token` (FIRST) for listwise models;
+`sequence-classification` (a score head), `yes-no` (the difference between two logits) or `single-token` (one logit) for
 pointwise models; `two-tokens` (which of two passages is preferred) for pairwise models.
 
 This page is generated from the cards by `scripts/model_reference.py`.
@@ -47,7 +47,13 @@ These rerankers compute scores in ways that rankllm does not implement:
 - `jinaai/jina-reranker-v3`: the score is a cosine similarity of hidden states, for up to 64 passages together.
 """
 SHOWN = ("output", "probability", "limits", "base", "parameters", "paper", "source")
-"""Facts listed in a model's section; the table contains the others."""
+"""Facts listed in a model's section; the other facts are in the table."""
+VERIFICATION = {
+    "against published weights": "Verified against the published weights.",
+    "on random weights of this architecture": "Verified with random weights of this architecture.",
+    "from its documentation": "Based on its documentation.",
+}
+"""Level of verification -> sentence in a model's section."""
 
 
 def reference() -> str:
@@ -76,7 +82,7 @@ def _section(facts: ModelFacts) -> Iterator[str]:
     yield "Models: " + ", ".join(f"`{pattern}`" for pattern in facts.known.patterns) + "."
     yield ""
     yield from (f"- {name}: {text}" for name, text in facts.facts() if name in SHOWN)
-    yield f"- verified {facts.known.verified}. {facts.known.how}"
+    yield f"- {VERIFICATION[facts.known.verified]} {facts.known.how}"
     yield from (f"- {note}" for note in facts.known.notes)
     yield from (f"- Unconfirmed: {text}" for text in facts.known.unconfirmed)
 

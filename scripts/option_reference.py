@@ -15,13 +15,13 @@ from rankllm_infer.options import RerankOptions
 
 PAGE = Path(__file__).parents[1] / "docs" / "rerank-options.md"
 HEAD = """\
-# Options of `rerank`
+# `rerank` options
 
 ```bash
 rankllm-infer rerank --model-path smollm2-first --requests requests.jsonl --output ranked.trec --window-size 10
 ```
 
-In Python, options are keywords of `load_reranker`, and fields of `RerankOptions` ([python.md](python.md)):
+In Python, options are keyword arguments of `load_reranker` and fields of `RerankOptions` ([python.md](python.md)):
 
 ```python
 from rankllm_infer import load_reranker
@@ -29,17 +29,17 @@ from rankllm_infer import load_reranker
 reranker = load_reranker("smollm2-first", window_size=10)
 ```
 
-Every option may also be spelled with underscores (`--window_size`). A switch is turned off by its `--no-` form. An
-option that has no effect, because of the model, the engine or another option, is an error.
+Options may also be written with underscores (`--window_size`). Use the `--no-` form to turn off a switch. Setting an
+option that has no effect because of the model, the engine or another option is an error.
 
-- **default**: "from the card" is the value in the model's `rankllm.yaml`, or in the bundled card of a published
+- **default**: "from the card" means the value in the model's `rankllm.yaml`, or in the bundled card for a published
   model ([loading-models.md](loading-models.md#model-cards)).
-- **applies to**: generation and FIRST are the two listwise methods. Blank: it always applies.
+- **applies to**: generation and FIRST are the two listwise methods. If the cell is blank, the option always applies.
 - **resume**: whether the option must stay the same for an interrupted run to resume. The journal is stored next to the
   first output (`--output`, `--output-jsonl`, `--trace`), so that path must stay the same.
   - same value (card): the card is compared, with all options applied to it.
-  - same value (as loaded): the device and dtype that were chosen are compared, not the option.
-  - same contents: files, models and servers are compared by what they hold, not by their names.
+  - same value (as loaded): the selected device and dtype are compared, not the option itself.
+  - same contents: files, models and servers are compared by content, not by name.
 
 This page is generated from the option table by `scripts/option_reference.py`.
 """

@@ -62,10 +62,10 @@ def test_one_model_is_told_whole():
     text = models("castorini/first_qwen3_8b").stdout
     assert text.startswith("castorini/first_qwen3_*\n")
     for words in (
-        "output       the logits of the identifiers after the first bracket\n",
+        "output       identifier logits after the first bracket\n",
         "limits       context_tokens 4,096, max_passage_words 300, window_size 20, stride 10\n",
         "source       castorini/rank_llm@1b3cabb src/rank_llm/rerank/prompt_templates/rank_zephyr_alpha_templ",
-        "unconfirmed  Whether the models were trained with an empty think block.",
+        "unconfirmed  whether the models were trained with an empty think block.",
         "\n  system_message:\n    You are RankLLM, an intelligent assistant that",
         "\n  body:\n    [{rank}] {candidate}\n",
     ):

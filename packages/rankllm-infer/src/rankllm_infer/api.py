@@ -1,4 +1,4 @@
-"""The Python interface: plan and load a reranker and rerank requests. Runs that write files are in `jobs`."""
+"""Python API: plan and load a reranker, and rerank requests. Runs that write files are in `jobs`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Reranker(RanksDocuments):
         """Caveats about the results, such as options that contradict the card."""
         self.description = description
         self.placement = placement
-        """Device and dtype; empty for a model on a server, where they are unknown."""
+        """Device and dtype; empty for a model on a server, where both are unknown."""
         self.tokenizer = tokenizer
         """The model's tokenizer; None for a model on a server."""
         self._is_closed = False
@@ -79,10 +79,10 @@ class Reranker(RanksDocuments):
     @overload
     def rerank(self, requests: Iterable[Request]) -> list[Result]: ...
     def rerank(self, requests: Request | Iterable[Request]) -> Result | list[Result]:
-        """Return the result of one request, or the results of several in input order.
+        """Return the result for one request, or the results for several in input order.
 
-        The result of a failed query has status `failed` and the reason in `error`. Raises the errors that `stream`
-        raises; results obtained before are then lost.
+        The result for a failed query has status `failed` and the reason in `error`. Raises the same errors as `stream`;
+        results obtained before the error are lost.
         """
         return self.rerank([requests])[0] if isinstance(requests, Request) else list(self.stream(requests))
 
@@ -94,12 +94,12 @@ class Reranker(RanksDocuments):
         on_answered: Callable[[str], None] = lambda qid: None,
         log: AnswerLog | None = None,
     ) -> Iterator[Result]:
-        """Yield the results of `rerank` one by one, in input order, in constant memory.
+        """Like `rerank`, but yield the results one by one, in input order and in constant memory.
 
         on_finished: called with each result as soon as it is available, possibly out of order. on_answered: called
         with the qid for every answered prompt; count progress here, against `n_prompts`. log: a `Journal`, which makes
-        the run resumable; queries that it records as finished are not yielded again.
-        Streams may overlap, in one thread or in several: each receives its own results, and they share the engine's
+        the run resumable; queries recorded in it as finished are not yielded again.
+        Streams may overlap, in one thread or in several: each yields its own results, and all share the engine's
         batches. With a log and exclusive use of the engine, a resumed run is byte-identical in any dtype.
 
         Raises ServerGoneError (a RankLLMError, in `rankllm_infer.engines.openai.breaker`) if the server of engine
@@ -123,13 +123,13 @@ class Reranker(RanksDocuments):
     ) -> Future[Result]:
         """Submit one request, concurrently with others in flight and from any thread. The future holds the result.
 
-        start: creates the flow of this request, such as `flow` of another method for this model; default: the method
-        of this reranker.
+        start: creates the flow for this request, such as `flow` of another method for this model; default: this
+        reranker's method.
         timeout_s: if the request takes longer, the future raises DeadlineError. The future can be cancelled.
-        on_answered: called with the qid for every answered prompt, in a thread of the reranker, which it must not
-        block; count progress here, against `n_prompts`. The future re-raises its exceptions.
-        Submitted requests share the engine fairly and take precedence over those of a `stream`. Raises RankLLMError if
-        the reranker is closed; the future raises the same errors as `stream`.
+        on_answered: called with the qid for every answered prompt, in one of the reranker's threads, which it must not
+        block; count progress here, against `n_prompts`. Its exceptions are re-raised by the future.
+        Submitted requests share the engine fairly and take precedence over requests from a `stream`. Raises
+        RankLLMError if the reranker is closed; the future raises the same errors as `stream`.
         """
         request = checked_request(request)
         return self._scheduler.submit(request, timeout_s=timeout_s, start=start, on_answered=on_answered)
@@ -154,7 +154,7 @@ class Reranker(RanksDocuments):
     ) -> AsyncIterator[Result]:
         """Yield results in input order without blocking the event loop; see `submit`.
 
-        Keeps as many requests in flight as the engine can use. Leaving the loop early cancels the unfinished ones.
+        Keeps as many requests in flight as the engine can use. Leaving the loop early cancels unfinished requests.
         """
         import asyncio
 
@@ -178,16 +178,16 @@ class Reranker(RanksDocuments):
         return max(self.method.max_active, -(-2 * self.engine.n_slots // self.method.prompts_at_once))
 
     def n_prompts(self, n_candidates: int) -> int:
-        """Number of prompts for a query with this many candidates.
+        """Return the number of prompts for a query with `n_candidates` candidates.
 
-        A lower bound for the strategy `top-down`, an upper bound for `heapsort` and `bubble`.
+        This is a lower bound for the strategy `top-down`, and an upper bound for `heapsort` and `bubble`.
         """
         return self.method.n_prompts(n_candidates)
 
     def verify(self) -> Comparison | None:
-        """Recompute the probe in the model's card; None if the card has no probe.
+        """Rescore the probe in the model's card and compare the scores; return None if the card has no probe.
 
-        `agrees` tells whether the scores match the recorded ones; `str()` shows both. Later requests are not affected.
+        `agrees` is True if the scores match the recorded ones; `str()` shows both. Later requests are not affected.
         Raises RankLLMError if the model cannot be queried or another stream is running.
         """
         if self._is_closed:
@@ -196,7 +196,7 @@ class Reranker(RanksDocuments):
         return None if probe is None else compare(self.method, self.engine, probe)
 
     def record_probe(self) -> Probe:
-        """Compute a probe of this model, to be stored in its card (`dataclasses.replace(card, probe=...)`).
+        """Compute a probe for this model, to be stored in its card (`dataclasses.replace(card, probe=...)`).
 
         Raises RankLLMError if the model provides no scores: a model on a server, or one whose identifiers are not
         single tokens.
@@ -232,10 +232,10 @@ class Reranker(RanksDocuments):
 def load_reranker(
     model: str | Path, options: RerankOptions | None = None, **keywords: Unpack[RerankKeywords]
 ) -> Reranker:
-    """Load a model and the prompting settings of its card.
+    """Load a model with the prompt settings from its card.
 
     model: a folder, a hub name, a bundled model such as `smollm2-pointwise`, or the model's name on a server.
-    keywords: fields of `RerankOptions`, such as dtype="bfloat16"; or pass the object itself as `options`.
+    keywords: fields of `RerankOptions`, such as dtype="bfloat16"; alternatively, pass a RerankOptions as `options`.
     Warnings are logged (logger `rankllm_infer`) and kept in `Reranker.warnings`.
     Raises ConfigError for an unknown or invalid option, and RankLLMError if the model cannot be found or does not match
     its card.
@@ -248,14 +248,14 @@ def load_reranker(
 
 
 def with_environment_key(options: RerankOptions | None) -> RerankOptions | None:
-    """Return the options with OPENAI_API_KEY as the server's key if they contain none, as on the command line."""
+    """Return the options with the API key from OPENAI_API_KEY if they contain none, as on the command line."""
     if isinstance(options, RerankOptions) and options.engine == "openai" and options.api_key is None:
         return replace(options, api_key=os.environ.get("OPENAI_API_KEY"))
     return options
 
 
 def start_reranker(plan: RerankPlan) -> Reranker:
-    """Load the model of a plan. Raises RankLLMError if the model does not match its card."""
+    """Load the model for a plan. Raises RankLLMError if the model does not match its card."""
     checkpoint = _open_checkpoint(plan)
     card, notes = fit_card(plan.card, checkpoint.positions)
     method = make_method(card, plan.ranking, checkpoint.tokenizer)

@@ -1,4 +1,4 @@
-"""Models supported by name, published or bundled: how each is prompted and read, and how that was verified."""
+"""Models supported by name, published or bundled: how each is prompted and scored, and how that was verified."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rankllm_core.known_models import known_models as published_models
 from rankllm_infer.checkpoints.hub import SHIPPED, shipped_models_folder
 
 COLUMNS = ("model", "kind", "head", "prompt template", "engines", "licence", "verified")
-"""Column headings of the table of models."""
+"""Column headings of the model table."""
 _PROMPT_PARTS = (
     *("system_message", "prefix", "prefix_user", "prefix_assistant", "body", "body_user", "body_assistant"),
     *("query", "instructed_query", "passage", "suffix", "suffix_user", "answer_prefix", "instruction"),
@@ -22,11 +22,11 @@ _PROMPT_PARTS = (
 """Parts of a template that appear in the prompt, in display order."""
 _DESCRIBED = {
     "permutation": "the generated permutation",
-    "first-token": "the logits of the identifiers after the first bracket",
+    "first-token": "identifier logits after the first bracket",
     "sequence-classification": "the score head",
     "yes-no": "logit({positive!r}) - logit({negative!r})",
     "single-token": "logit({positive!r})",
-    "two-tokens": "softmax over {first!r} and {second!r}, in both orders of two passages",
+    "two-tokens": "softmax over {first!r} and {second!r}, with the two passages in both orders",
 }
 
 
@@ -39,26 +39,26 @@ class ModelFacts:
 
     @property
     def head(self) -> str:
-        """What is read from the answer: a pointwise card's head, a listwise card's answer, a pairwise card's tokens."""
+        """Model output that is used: a pointwise card's head, a listwise card's answer or a pairwise card's tokens."""
         if isinstance(self.card, PairwiseCard):
             return "two-tokens"
         return self.card.head if isinstance(self.card, PointwiseCard) else self.card.answer
 
     @property
     def limits(self) -> dict[str, int]:
-        """Limits of its prompts, by field name of the card."""
+        """Prompt limits, by name of the card's field."""
         names = ("query_tokens", "passage_tokens", "context_tokens", "max_passage_words", "window_size", "stride")
         return {name: getattr(self.card, name) for name in names if hasattr(self.card, name)}
 
     @property
     def probability_scale(self) -> float | None:
-        """Scale of the score, for probability = sigmoid(score / scale); None if the model defines no probability."""
+        """Score scale, for probability = sigmoid(score / scale); None if the model defines no probability."""
         scale = getattr(self.card, "probability_scale", None)
         return None if scale is None else float(scale)
 
     @property
     def prompt(self) -> dict[str, str]:
-        """Text of its prompt template, by part."""
+        """Text of the prompt template, by part."""
         parts = self.card.template.to_dict()
         return {name: str(parts[name]) for name in _PROMPT_PARTS if parts.get(name)}
 
@@ -95,7 +95,7 @@ class ModelFacts:
         }
 
     def facts(self) -> Iterator[tuple[str, str]]:
-        """Yield everything but the prompt's text, as labels and values."""
+        """Yield everything except the prompt text, as labels and values."""
         known, card, scale = self.known, self.card, self.probability_scale
         layout = "" if isinstance(card, ListwiseCard) else f", layout {card.template.layout}"
         yield "kind", card.kind
@@ -125,7 +125,7 @@ class ModelFacts:
 
 
 class _Tokens(dict[str, object]):
-    """Tokens that a card reads, by their names in its template."""
+    """Tokens whose logits a card uses, by their names in its template."""
 
     def __init__(self, card: Card) -> None:
         names = {"pointwise": ("positive", "negative"), "pairwise": ("first", "second")}.get(card.kind, ())

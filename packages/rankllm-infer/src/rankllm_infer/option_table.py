@@ -33,23 +33,23 @@ Group = Literal[
     "Output",
     "Server",
 ]
-"""Heading of `--help` and of the reference page."""
+"""Heading in `--help` and on the reference page."""
 GROUPS: tuple[Group, ...] = typing.get_args(Group)
 ENGINE_GROUPS = GROUPS[2:6]
 """Options shared by several engines, then those of a single engine."""
 ENGINES = ("transformers", "vllm", "openai")
 LOCAL = ("transformers", "vllm")
 ALL_METHODS = ("generation", "FIRST", "pointwise", "pairwise")
-"""Ranking methods: listwise models generate a permutation or are read by the logits of their first token (FIRST),
-pointwise models score passages, pairwise models compare two passages."""
+"""Ranking methods: listwise models generate a permutation or rank by first-token logits (FIRST), pointwise models score
+passages, pairwise models compare two passages."""
 LISTWISE = ("generation", "FIRST")
 
 _METAVARS: Mapping[Any, str] = {int: "N", float: "NUMBER", Path: "FILE", str: "TEXT"}
 
 Effect = Literal["none", "option", "card", "content", "loaded"]
-"""How an option affects results, and therefore a run's fingerprint: not at all; by its own value; through a field of
-the card, which is compared as a whole; by the contents of a file, model or server rather than its name; by what the
-loaded model reports."""
+"""How an option affects results, and therefore a run's fingerprint: not at all; by its own value; through a card field
+(the card is compared as a whole); by the contents of a file, model or server rather than its name; by what the loaded
+model reports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +62,9 @@ class Option:
     effect: Effect
     """Default: "card" if the option overrides a field of the card, else "option"."""
     card: str | None
-    """Field of the card that the option overrides."""
+    """Card field that the option overrides."""
     card_values: tuple[str, str] | None
-    """For a switch: values of the card's field for on and off."""
+    """For a switch: values of the card field for on and off."""
     methods: tuple[str, ...]
     engines: tuple[str, ...]
     choices: tuple[str, ...]
@@ -127,7 +127,7 @@ def option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Row of the option table: a field of an owner with its metadata."""
+    """Row in the option table: an owner's field with its metadata."""
 
     owner: type
     name: str

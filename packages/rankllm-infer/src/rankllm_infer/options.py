@@ -1,4 +1,4 @@
-"""Options of a reranker, validated on their own; `effective_card` combines them with the model's card."""
+"""Reranker options, validated by themselves; `effective_card` combines them with the model's card."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPENAI: Group = "Engine (OpenAI-compatible server)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankOptions:
-    """Options of a reranker. None means the value in the model's card, or the default given in the field's docstring.
+    """Reranker options. None means the value in the model's card, or the default stated in the field's docstring.
 
     Each field is a row of the option table (`rankllm_infer.option_table`); docs/rerank-options.md lists them all.
     """
@@ -44,12 +44,12 @@ class RerankOptions:
     timeout_s: float = option(
         300.0, "--timeout", group=_OPENAI, effect="none", engines=_SERVER, above=0, unit="seconds", metavar="SECONDS"
     )
-    """Seconds to wait for a response before the request is retried."""
+    """Number of seconds to wait for a response before retrying the request."""
     concurrency: int = option(16, "--concurrency", group=_OPENAI, effect="none", engines=_SERVER, least=1)
     """Maximum number of requests in flight."""
     dtype: str = option("auto", "--dtype", group="Engine", effect="loaded", engines=LOCAL, choices=DTYPES)
-    """Dtype of weights and activations. auto selects bfloat16 if the hardware is fast at it, else float16 on a GPU and
-    float32 on a CPU."""
+    """Dtype for weights and activations. auto selects bfloat16 on hardware that is fast at it, otherwise float16 on a
+    GPU and float32 on a CPU."""
     device: str = option(
         "auto", "--device", group="Engine (transformers)", effect="loaded", engines=_TRANSFORMERS, metavar="DEVICE"
     )
@@ -67,12 +67,12 @@ class RerankOptions:
     )
     """Maximum number of prompts per batch. In float32 on a CPU, scores are always computed one prompt at a time."""
     batch_tokens: int = option(0, "--batch-tokens", group="Engine", engines=LOCAL, least=0)
-    """Maximum number of tokens per batch, including padding. 0 selects a limit that suits the device."""
+    """Maximum number of tokens per batch, including padding. 0 selects a limit suitable for the device."""
     compile: bool = option(
         False, "--compile", group="Engine (transformers)", engines=_TRANSFORMERS, methods=("FIRST", *_SCORING)
     )
-    """Compile the model's layers. Startup takes about a minute longer; scoring is faster from then on. Scores in
-    bfloat16 change slightly, because compiled layers round less often."""
+    """Compile the model's layers: startup takes about a minute longer, then scoring is faster. bfloat16 scores change
+    slightly, because compiled layers round less often."""
     attn_implementation: str = option(
         "auto",
         "--attn-implementation",
@@ -91,18 +91,18 @@ class RerankOptions:
         metavar="BRANCH|TAG|COMMIT",
         default_text="main",
     )
-    """Revision of a model on the Hugging Face Hub: a branch, tag or commit. For an adapter, the revision of the
-    adapter; pin its base with --base-model OWNER/MODEL@COMMIT."""
+    """Model revision on the Hugging Face Hub: a branch, tag or commit. For an adapter, this is the adapter's revision;
+    pin the base model with --base-model OWNER/MODEL@COMMIT."""
     trust_remote_code: bool = option(False, "--trust-remote-code", group="Model", engines=LOCAL)
-    """Run custom Python code that comes with the model. Only allowed for a local folder or a model pinned to a full
-    40-digit commit hash: --revision COMMIT or OWNER/MODEL@COMMIT. For an adapter, this is the code of its base, which
-    must be named with --base-model."""
+    """Run remote code: custom Python code that comes with the model. Only allowed for a local folder or a model pinned
+    to a full 40-digit commit hash: --revision COMMIT or OWNER/MODEL@COMMIT. For an adapter, this is the base model's
+    code, and --base-model is required."""
     vllm_args: tuple[str, ...] = option((), "--vllm-arg", group="Engine (vLLM)", engines=_VLLM, metavar="KEY=VALUE")
-    """Additional argument for vLLM's engine, such as gpu_memory_utilization=0.8. Repeat the option for several."""
+    """Additional vLLM engine argument, such as gpu_memory_utilization=0.8. Repeat the option to pass several."""
     base_model: str | None = option(
         None, "--base-model", group="Model", effect="content", engines=LOCAL, metavar="FOLDER|NAME"
     )
-    """Base model of an adapter, if different from the one named in adapter_config.json."""
+    """Base model for an adapter, if different from the one named in adapter_config.json."""
     verify: bool | None = option(
         None,
         "--verify",
@@ -111,21 +111,21 @@ class RerankOptions:
         engines=LOCAL,
         default_text="on for models up to 1B parameters whose card contains a probe",
     )
-    """Verify the loaded model: recompute the probe in its card (a few prompts with recorded scores) and warn if scores
-    differ. This detects a wrong base model, adapter, template, BOS rule, quantization or score head."""
+    """Verify the loaded model: rescore the probe in its card (a few prompts with recorded scores) and warn if the
+    scores differ. This detects a wrong base model, adapter, template, BOS rule, quantization or score head."""
     template: str | Path | None = option(
         None, "--prompt-template-path", group="Prompt", card="template", metavar="NAME|FILE"
     )
-    """Prompt template: name of a bundled template (see `rankllm-infer prompts list`) or a YAML file."""
+    """Prompt template: the name of a bundled template (see `rankllm-infer prompts list`) or a YAML file."""
     instruction: str | None = option(
         None, "--instruction", group="Prompt", methods=("pointwise",), default_text="the template's"
     )
-    """Instruction that defines relevance, for models that take one, such as Qwen3-Reranker. The "instruction" of a
+    """Instruction that defines relevance, for models that support one, such as Qwen3-Reranker. An "instruction" in a
     request takes precedence."""
     use_alpha: bool | None = option(
         None, "--use-alpha", group="Prompt", card="identifiers", card_values=("alpha", "numeric"), methods=LISTWISE
     )
-    """Label passages A, B, C, ... instead of 1, 2, 3, ... The window size is then limited to 26."""
+    """Label passages A, B, C, ... instead of 1, 2, 3, ... This limits the window size to 26."""
     use_logits: bool | None = option(
         None,
         "--use-logits",
@@ -148,7 +148,7 @@ class RerankOptions:
     context_size: int | None = option(
         None, "--context-size", group="Prompt", card="context_tokens", methods=LISTWISE, least=1
     )
-    """Maximum number of tokens of prompt and answer together. Passages are truncated to fit."""
+    """Maximum number of tokens for prompt and answer together. Passages are truncated to fit."""
     max_passage_words: int | None = option(
         None, "--max-passage-words", group="Prompt", card="max_passage_words", methods=LISTWISE, least=1
     )
@@ -158,7 +158,7 @@ class RerankOptions:
     )
     """Number of passages per prompt."""
     stride: int | None = option(None, "--stride", group="Ranking", card="stride", methods=LISTWISE, least=1)
-    """Number of ranks the sliding window moves per step, at most the window size."""
+    """Number of ranks that the sliding window moves per step, at most the window size."""
     strategy: str | None = option(
         None,
         "--strategy",
@@ -167,9 +167,9 @@ class RerankOptions:
         choices=(*STRATEGIES, *pairwise_strategies.STRATEGIES),
         default_text="sliding, or all-pairs for a pairwise model",
     )
-    """Which passages are shown together. Listwise models: sliding (windows from bottom to top), full (all candidates in
-    one window), top-down (partition around a pivot) or tournament (rounds of window winners). Pairwise models:
-    all-pairs, heapsort or bubble (passes from bottom to top)."""
+    """How passages are grouped into prompts. Listwise models: sliding (windows from bottom to top), full (all
+    candidates in one window), top-down (partition around a pivot) or tournament (rounds of window winners). Pairwise
+    models: all-pairs, heapsort or bubble (passes from bottom to top)."""
     rank_top_k: int | None = option(
         None,
         "--rank-top-k",
@@ -190,7 +190,7 @@ class RerankOptions:
     )
     """Number of top ranks covered by passes after the first; the rest keep their order."""
     shuffle_candidates: bool = option(False, "--shuffle-candidates", group="Ranking", methods=LISTWISE)
-    """Shuffle the candidates of each query before reranking, to measure the influence of the first-stage order."""
+    """Shuffle each query's candidates before reranking, to measure the influence of the first-stage order."""
     seed: int = option(0, "--seed", group="Ranking", methods=LISTWISE)
     """Random seed for --shuffle-candidates and --permutations."""
     variable_passages: bool = option(True, "--variable-passages", group="Ranking", methods=LISTWISE)
@@ -199,13 +199,13 @@ class RerankOptions:
     system_message: str | None = option(
         None, "--system-message", group="Prompt", methods=LISTWISE, default_text="the template's"
     )
-    """System message that replaces the template's system message."""
+    """System message, replacing the template's."""
     few_shot_file: str | Path | None = option(
         None, "--few-shot-file", group="Prompt", effect="content", methods=LISTWISE, metavar="FILE"
     )
-    """File of few-shot examples: a JSON array of {"conversations": [{"role", "value"}, ...]}."""
+    """File with few-shot examples: a JSON array of {"conversations": [{"role", "value"}, ...]}."""
     num_few_shot_examples: int = option(0, "--num-few-shot-examples", group="Prompt", methods=LISTWISE, least=0)
-    """Number of examples to use, from the start of --few-shot-file."""
+    """Number of few-shot examples to use, from the start of --few-shot-file."""
     q_max_len: int | None = option(None, "--q-max-len", group="Prompt", card="query_tokens", methods=_SCORING, least=1)
     """Maximum number of query tokens."""
     p_max_len: int | None = option(
@@ -215,8 +215,8 @@ class RerankOptions:
     top_k_candidates: int | None = option(
         None, "--top-k-candidates", group="Input", least=1, default_text="all, or 100 with --dataset"
     )
-    """Number of candidates to rerank per query. The rest follow in first-stage order; with --run and --dataset, they
-    are dropped."""
+    """Number of candidates to rerank per query. The remaining candidates follow in first-stage order or, with --run and
+    --dataset, are dropped."""
     identifier_prior: tuple[float, ...] | None = option(
         None,
         "--identifier-prior",
@@ -226,8 +226,8 @@ class RerankOptions:
         metavar="FILE|none",
         is_text=True,
     )
-    """File with the positional bias to subtract from the identifiers' logits, as measured by `rankllm-infer calibrate`.
-    none (in Python: an empty tuple) subtracts nothing."""
+    """File with the positional bias to subtract from the identifier logits, as measured by `rankllm-infer calibrate`.
+    Use none (in Python: an empty tuple) to subtract nothing."""
     fuse_weight: float | None = option(
         None, "--fuse-weight", group="Ranking", card="fuse_weight", least=0, most=1, metavar="WEIGHT"
     )
@@ -257,7 +257,7 @@ class RerankOptions:
         """Return the card's fields overridden by options of these methods, with the requested values; None: keep the
         card's value.
 
-        The template, which is a name here, and the kind are left to the caller.
+        The caller handles the template, which is a name here, and the kind.
         """
         return {
             str(row.option.card): card_value(row.option, getattr(self, row.name))
@@ -268,8 +268,8 @@ class RerankOptions:
     def settings(self) -> dict[str, object]:
         """Return the options that affect results by their own values, for a run's fingerprint.
 
-        The others count through the card, the contents of model or files, once the model is loaded, or not at all: see
-        `Option.effect`.
+        Other options are covered by the card, by the contents of the model or files, or by the loaded model, or have no
+        effect on results: see `Option.effect`.
         """
         return {
             row.spelled: list(value) if isinstance(value, tuple) else value
@@ -280,12 +280,12 @@ class RerankOptions:
 
 
 def option_of(name: str) -> str:
-    """Return the command-line option of a field of `RerankOptions`."""
+    """Return the command-line option for a `RerankOptions` field."""
     return rows_of(RerankOptions)[name].spelled
 
 
 def card_option(name: str, value: object) -> str:
-    """Return the command-line option that sets a field of the card to this value."""
+    """Return the command-line option that sets a card field to this value."""
     row = next(row for row in rows_of(RerankOptions).values() if row.option.card == name)
     return row.off if row.option.card_values and value == row.option.card_values[1] else row.spelled
 

@@ -1,4 +1,4 @@
-"""Plan a reranking: resolve model, card and options before weights are read or torch is imported.
+"""Plan a reranking run: resolve model, card and options before weights are read or torch is imported.
 
 The card's kind determines the ranking method (`METHODS`), the options determine the engine.
 """
@@ -55,26 +55,26 @@ class RerankPlan:
     model: str
     """Name given by the user."""
     files: ModelFiles | None
-    """None for a server's model."""
+    """None for a model on a server."""
     card: EffectiveCard
     ranking: RankingSettings
     read: Read
-    """How the model's output will be read; a chat template may turn `permutation` into `text`."""
+    """How the model's output will be parsed; a chat template may turn `permutation` into `text`."""
     engine: EngineSettings
     warnings: tuple[str, ...]
-    """Warnings that affect how far results can be trusted, such as options that contradict the card."""
+    """Warnings about the reliability of the results, such as options that contradict the card."""
     asked: Mapping[str, object]
     """Options that affect results, by command-line name, for the run's fingerprint."""
     few_shot_file: Path | None = None
     """File that `ranking.few_shot` was read from."""
     verify: bool | None = None
-    """Whether to recompute the card's probe after loading the model; None: for models up to 1B parameters."""
+    """Whether to rescore the card's probe after loading the model; None: for models with up to 1B parameters."""
 
 
 def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> RerankPlan:
     """Locate a model's files and card, and check that model and options are compatible.
 
-    model: a folder, a hub name or, for a server, the server's name for the model. Raises RankLLMError if the model
+    model: a folder, a hub name or, for a server, the model's name on the server. Raises RankLLMError if the model
     cannot be found or does not match the options.
     """
     options, model = _checked_options(options), _checked_name(model)

@@ -1,4 +1,4 @@
-"""Progress reporting of long work: messages, counts in words, progress. Nothing is printed here."""
+"""Progress reporting for long-running work: messages, counts in words, progress. Nothing is printed here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Protocol, TypeVar
 
 BRIEF_S = 2.0
-"""Work shorter than this is not shown, in seconds."""
+"""Seconds; the progress of shorter work is not shown."""
 N_EXAMPLES = 5
 """Number of ids shown as examples."""
 
@@ -44,7 +44,7 @@ def _unshown(what: str, progress: PromptProgress) -> Iterator[Callable[[], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """Receiver of progress and messages. The command line prints them to standard error; the default discards them."""
+    """Receiver for progress and messages. The command line prints them to standard error; the default discards them."""
 
     say: Callable[[str], None] = _unsaid
     """Receives messages for the user, one line at a time."""

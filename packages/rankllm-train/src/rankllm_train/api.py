@@ -1,4 +1,4 @@
-"""Run one training run from a recipe: data, model, card and training loop."""
+"""Train a model from a recipe: data, model, card and training loop."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ class TrainingResult:
     output_dir: Path
     steps: int
     loss: float | None
-    """Mean over the steps of this run; None if nothing was left to train."""
+    """Mean loss over the steps of this run; None if nothing was left to train."""
     best: Best | None = None
-    """The best model, now in the output folder, if the recipe keeps it; None if the folder holds the last model."""
+    """The best model, now in the output folder; None if the recipe does not keep it and the folder contains the last
+    model."""
 
 
 def train(
@@ -48,11 +49,11 @@ def train(
     track: Track = iter,
     callbacks: Sequence[Any] = (),
 ) -> TrainingResult:
-    """Run a recipe. callbacks: TrainerCallbacks of transformers. say: called with each line for the user.
+    """Train a model from a recipe. callbacks: transformers TrainerCallbacks. say: called with each line for the user.
 
     resume_from: a checkpoint folder, or `latest`. overwrite: delete the checkpoints of an earlier run in the output
-    folder. track: wraps the iteration over records, to show the progress of tokenization.
-    Raises RankLLMError before the first step if the run cannot be trained, and when the loss becomes NaN.
+    folder. track: wraps the iteration over records, to show tokenization progress.
+    Raises RankLLMError before the first step if the recipe cannot be trained, and later if the loss becomes NaN.
     """
     from rankllm_train.training.trainer_setup import make_trainer
 

@@ -1,7 +1,7 @@
 """Model cards: how a checkpoint was trained and must be prompted, so that inference needs no options.
 
-A checkpoint carries its card as `rankllm.yaml`. Cards for well-known published models without one are bundled in
-`cards/`.
+A checkpoint's card is stored next to its weights as `rankllm.yaml`. Cards for well-known published models that have
+none are bundled in `cards/`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rankllm_core.prompts.template import Template, load_template, template_from
 
 CARD_NAME = "rankllm.yaml"
 CARD_FORMAT = 3
-"""Newest format. 2: templates may declare identifiers, answer and reasoning. 3: single-token heads, layouts `chat`,
+"""Latest format. 2: templates may declare identifiers, answer and reasoning. 3: single-token heads, layouts `chat`,
 `raw` and `pair`, probabilities, bidirectional attention, pairwise cards, probes. A card is written in the oldest format
 that can represent it, so that older releases can read it."""
 
@@ -35,7 +35,7 @@ CARDS: Mapping[str, type[Card]] = {owner.kind: owner for owner in (ListwiseCard,
 
 
 def load_card(folder: str | Path) -> Card | None:
-    """Return the card in a checkpoint's folder, or None if there is none. Raises ConfigError if it is invalid."""
+    """Return the card in a checkpoint's folder, or None if it has none. Raises ConfigError if it is invalid."""
     path = Path(folder) / CARD_NAME
     return card_from_dict(load_yaml(path), where=str(path)) if path.exists() else None
 
@@ -52,7 +52,7 @@ def write_card_file(card: Card, path: str | Path) -> None:
 
 
 def published_card(model: str) -> Card | None:
-    """Return the bundled card of a published model, by its hub name or a folder of that name; else None."""
+    """Return the bundled card for a published model, given its hub name or a folder with that name, or None."""
     known = known_model(model)
     return card_from_dict(known.card, where=f"{known.name}.yaml") if known else None
 

@@ -19,14 +19,14 @@ POOLINGS = ("last", "mean", "first")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseCard:
-    """Prompting and reading of a listwise reranker. Defaults are RankZephyr's (arXiv:2312.02724)."""
+    """Prompt and output format of a listwise reranker. Defaults are RankZephyr's (arXiv:2312.02724)."""
 
     template: ListwiseTemplate
     base_model: str | None = None
-    """Base model of an adapter."""
+    """Base model, for an adapter."""
     identifiers: str = "numeric"
     answer: str = "permutation"
-    """How the ranking is read. `permutation`: from the generated text; `first-token`: from the logits after `[` (FIRST,
+    """Source of the ranking. `permutation`: the generated text; `first-token`: the logits after `[` (FIRST,
     arXiv:2406.15657)."""
     bos: str = "single"
     context_tokens: int = 4096
@@ -34,8 +34,8 @@ class ListwiseCard:
     window_size: int = 20
     stride: int = 10
     identifier_prior: tuple[float, ...] = ()
-    """Positional bias of FIRST: offset of the logit of the first, second, ... identifier of a full window, subtracted
-    at inference. Empty: not measured. Source: PriDe, arXiv:2309.03882."""
+    """Positional bias of a FIRST model: logit offsets for the first, second, ... identifier in a full window,
+    subtracted at inference. Empty: not measured. Source: PriDe, arXiv:2309.03882."""
     fuse_weight: float = 0.0
     """Weight of the first-stage score in the final ranking, from 0 (model only) to 1; tuned on development data."""
     probe: Probe | None = None
@@ -88,23 +88,23 @@ class ListwiseCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointwiseCard:
-    """Prompting and reading of a pointwise reranker. Defaults are RankLLaMA's (arXiv:2310.08319)."""
+    """Prompt and output format of a pointwise reranker. Defaults are RankLLaMA's (arXiv:2310.08319)."""
 
     template: PointwiseTemplate
     base_model: str | None = None
     head: str = "sequence-classification"
-    """Source of the score. `sequence-classification`: the `score` layer; `yes-no`: logit(positive) - logit(negative) of
-    the template's tokens; `single-token`: logit(positive)."""
+    """Source of the score. `sequence-classification`: the `score` layer; `yes-no`: logit(positive) - logit(negative)
+    for the template's tokens; `single-token`: logit(positive)."""
     bos: str = "single"
     append_eos: bool = False
     query_tokens: int = 32
     passage_tokens: int = 164
     attention: str | None = None
-    """Attention of a decoder: `causal`, or `bidirectional`, where tokens also attend to later ones. None: as in the
+    """A decoder's attention: `causal`, or `bidirectional`, where tokens also attend to later ones. None: as in the
     model's configuration."""
     pooling: str | None = None
-    """Token states that a score head reads under bidirectional attention: `last`, `first`, or the `mean` of all. None:
-    as in the model's configuration."""
+    """Pooling method for a score head with bidirectional attention: `last` token, `first` token, or `mean` pooling.
+    None: as in the model's configuration."""
     probability_scale: float | None = None
     """The relevance probability is sigmoid(score / scale); None: the score does not represent a probability."""
     fuse_weight: float = 0.0
@@ -161,7 +161,7 @@ class PointwiseCard:
         return tokens.get(self.head, ())
 
     def probability(self, score: float) -> float | None:
-        """Return the relevance probability of a score; None if the card defines none."""
+        """Return the relevance probability for a score, or None if the card defines none."""
         if self.probability_scale is None:
             return None
         odds = math.exp(-abs(score / self.probability_scale))
@@ -202,20 +202,20 @@ class PointwiseCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairwiseCard:
-    """Prompting and reading of a pairwise reranker, at one token. The default lengths fill the 512 tokens of duoT5
-    (arXiv:2101.05667)."""
+    """Prompt and output format of a pairwise reranker, which is read at one token. The default lengths fill duoT5's 512
+    tokens (arXiv:2101.05667)."""
 
     template: PairwiseTemplate
     base_model: str | None = None
-    """Base model of an adapter."""
+    """Base model, for an adapter."""
     bos: str = "single"
     query_tokens: int = 64
     passage_tokens: int = 216
-    """Maximum tokens of each of the two passages."""
+    """Maximum number of tokens for each of the two passages."""
     fuse_weight: float = 0.0
     """Weight of the first-stage score in the final ranking, from 0 (model only) to 1; tuned on development data."""
     probe: Probe | None = None
-    """The model's scores for a few fixed comparisons, recomputed when it is loaded; None: not recorded."""
+    """The model's scores for a few fixed comparisons, recomputed when the model is loaded; None: not recorded."""
 
     def __post_init__(self) -> None:
         one_of(self.bos, BOS_RULES, where="card: bos")
@@ -226,7 +226,7 @@ class PairwiseCard:
 
     @property
     def tokens_read(self) -> tuple[str, str]:
-        """Tokens whose logits are compared: those for "the first passage" and "the second"."""
+        """Tokens whose logits are compared: the one for the first passage, then the one for the second."""
         return self.template.first, self.template.second
 
     def to_dict(self) -> dict[str, object]:

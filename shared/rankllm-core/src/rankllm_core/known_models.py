@@ -1,7 +1,7 @@
 """Published models known by name: their bundled cards and further facts.
 
-A file of `cards/` contains a card like a checkpoint's `rankllm.yaml`, the names of its `models`, and `about`: sources
-of its facts and how far they were verified.
+Each file in `cards/` contains a card like a checkpoint's `rankllm.yaml`, the `models` that it applies to, and `about`:
+the sources for its facts and how they were verified.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rankllm_core.config import check_keys, load_yaml, mapping, one_of, typed
 from rankllm_core.errors import ConfigError
 
 VERIFIED = ("against published weights", "on random weights of this architecture", "from its documentation")
-"""Levels of verification of a card, strongest first."""
+"""Verification levels for a card, strongest first."""
 _TEXTS = ("licence", "parameters", "verified", "how", "base", "paper", "source")
 _LISTS = ("engines", "notes", "unconfirmed")
 _REQUIRED = ("licence", "parameters", "engines", "verified", "how")
@@ -25,7 +25,7 @@ _REQUIRED = ("licence", "parameters", "engines", "verified", "how")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownModel:
-    """Published model, or a family of models with the same prompt and reading."""
+    """Published model, or a family of models that are prompted and scored in the same way."""
 
     name: str
     """Name of its file in `cards/`, without the extension."""
@@ -34,22 +34,22 @@ class KnownModel:
     licence: str
     parameters: str
     engines: tuple[str, ...]
-    """Engines that can read its output."""
+    """Engines that provide the output that is read."""
     verified: str
     """One of `VERIFIED`."""
     how: str
     """What was compared with what."""
     base: str | None = None
-    """Model that it was fine-tuned from, if the card names none: only cards of adapters do."""
+    """Model that it was fine-tuned from, if the card names none; only adapter cards do."""
     paper: str | None = None
     source: str | None = None
-    """Where prompt, tokens and limits are published, unless the paper alone says so."""
+    """Where the prompt, tokens and limits are published, if not only in the paper."""
     notes: tuple[str, ...] = ()
     """Notes for users, in sentences."""
     unconfirmed: tuple[str, ...] = ()
-    """Assumptions that no source confirms, in sentences."""
+    """Assumptions that no source confirms; they follow a label such as "Unconfirmed:"."""
     card: Mapping[str, object]
-    """Values of its card, as read by `rankllm_core.card.card_from_dict`."""
+    """Values of the card, as read by `rankllm_core.card.card_from_dict`."""
 
     def __post_init__(self) -> None:
         where = f"{self.name}: about"

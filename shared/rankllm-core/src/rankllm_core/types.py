@@ -1,4 +1,4 @@
-"""Data types of rankllm (queries, candidates, requests, results) and passage identifiers."""
+"""rankllm's data types (queries, candidates, requests, results) and passage identifiers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Literal, get_args
 from rankllm_core.errors import ConfigError, RankLLMError
 
 Status = Literal["ok", "repaired", "fallback", "failed"]
-"""How a model's answers were read, the worst of all windows; `failed` means that the engine gave no answer."""
+"""How well the model's answers could be parsed, in the worst window; `failed` means that the engine returned no
+answer."""
 SEVERITY: Mapping[str, int] = {"ok": 0, "repaired": 1, "fallback": 2, "failed": 3}
 
 IdentifierKind = Literal["numeric", "alpha"]
@@ -32,7 +33,7 @@ class Query:
     qid: str
     text: str
     instruction: str | None = None
-    """Relevance instruction, for models that take one; None: that of the run or the model's card."""
+    """Relevance instruction, for models that support one; None: the one set for the run or in the model's card."""
 
     def __post_init__(self) -> None:
         _set(self, "qid", _plain_id(self.qid, "qid"))
@@ -56,9 +57,9 @@ class Candidate:
     doc: Mapping[str, object] = field(default_factory=dict)
     """Stored text fields: `title` and one of `text`, `segment`, `contents`, `content`, `body`, `passage`."""
     model_score: float | None = None
-    """The model's own score, if it gives one: a logit, a log-probability or a relevance score."""
+    """The model's own score, if it provides one: a logit, a log-probability or a relevance score."""
     probability: float | None = None
-    """Relevance probability of `model_score`, if the model's card defines one."""
+    """Relevance probability computed from `model_score`, if the model's card defines one."""
 
     def __post_init__(self) -> None:
         # Created by the million: valid values take a fast path.
@@ -79,7 +80,8 @@ class Candidate:
 class Request:
     """Query with its candidates in first-stage order.
 
-    candidates: any iterable of Candidate. Raises RankLLMError if an item is not one, or if a docid occurs twice.
+    candidates: any iterable of Candidate. Raises RankLLMError if an item is not a Candidate, or if a docid occurs
+    twice.
     """
 
     query: Query
@@ -118,7 +120,7 @@ class Usage:
     calls: int = 0
     """Number of prompts sent to the model."""
     rounds: int = 0
-    """Number of sequential rounds: calls of one round do not depend on each other and may run concurrently."""
+    """Number of sequential rounds: calls in the same round do not depend on each other and may run concurrently."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -133,7 +135,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowTrace:
-    """One model call: prompt, response and how it was read."""
+    """One model call: prompt, response and how the response was parsed."""
 
     start: int | None
     """0-based rank of the window's first passage at the time of the call; None if it was not a slice of the ranking."""
@@ -149,7 +151,7 @@ class WindowTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Query with its candidates in the order given by the model."""
+    """Query with its candidates in the model's order."""
 
     query: Query
     candidates: tuple[Candidate, ...]
@@ -158,16 +160,16 @@ class Result:
     usage: Usage = field(default_factory=Usage)
     trace: tuple[WindowTrace, ...] = ()
     error: str | None = None
-    """Why the engine gave no answer, if `status` is `failed`; the candidates are then in first-stage order."""
+    """Why the engine returned no answer, if `status` is `failed`; the candidates are then in first-stage order."""
     n_ranked: int | None = None
-    """Number of leading candidates that the model has ordered; the rest are in first-stage order, or in an order that
-    no answer determines. None: unknown, as in results from other programs."""
+    """Number of top candidates that the model ordered; the order of the rest is the first-stage order, or is not based
+    on the model's answers. None: unknown, as in results from other programs."""
 
     def to_dicts(self) -> list[dict[str, object]]:
         """Return one flat row per candidate, best first, for `pandas.DataFrame` or `csv.DictWriter`.
 
         A row contains qid, query, docid, rank (from 1), score, model_score, probability and status, then the document's
-        fields. A field with the name of one of these columns is renamed to `doc.NAME`.
+        fields. A field with the same name as one of these columns is renamed to `doc.NAME`.
         """
         return [
             with_fields(
@@ -249,7 +251,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerForm:
-    """Format of an answer that lists identifiers: text before the first, between two, and after the last one."""
+    """Format of an answer that lists identifiers: the text before the first, between two, and after the last one."""
 
     opening: str
     link: str
@@ -265,9 +267,9 @@ CHAIN = AnswerForm(opening="[", link="] > [", closing="]")
 
 
 def identifiers(kind: IdentifierKind, n: int) -> tuple[str, ...]:
-    """Return the identifiers of `n` passages, in prompt order.
+    """Return the identifiers for `n` passages, in prompt order.
 
-    Raises ConfigError for an unknown kind, and if the alphabet is too short: the originals continue after `Z` with `[`.
+    Raises ConfigError for an unknown kind, or if the alphabet is too short: the originals continue after `Z` with `[`.
     """
     if kind not in get_args(IdentifierKind):
         raise ConfigError(f"identifiers: {kind!r} is unknown, expected 'numeric' or 'alpha'; use one of these")

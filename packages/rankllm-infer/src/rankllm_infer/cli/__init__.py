@@ -15,7 +15,7 @@ from rankllm_infer import __version__
 
 COMMANDS = {
     "retrieve": "Retrieve candidates for queries: the first stage.",
-    "prepare": "Join a first-stage run with the texts of its queries and passages.",
+    "prepare": "Join a first-stage run with its query and passage texts.",
     "rerank": "Rerank candidates with a language model.",
     "serve": "Serve a reranker over HTTP.",
     "calibrate": "Measure the positional bias of a FIRST model.",

@@ -63,7 +63,7 @@ def read_command(given: Mapping[str, Any]) -> CalibrateCommand:
 @click.command("calibrate", cls=GroupedCommand, context_settings=SETTINGS)
 @row_options(
     changed(
-        _INPUT["requests"], default=MISSING, text="Requests to measure on, JSONL. No relevance judgements are needed."
+        _INPUT["requests"], default=MISSING, text="Requests to measure on (JSONL). No relevance judgements are needed."
     ),
     changed(_ROWS["top_k_candidates"], least=2, default_text="all", text="Number of candidates per query to use."),
     changed(_INPUT["max_queries"], text="Maximum number of queries to measure on."),
@@ -76,7 +76,7 @@ def read_command(given: Mapping[str, Any]) -> CalibrateCommand:
     changed(
         _OUTPUT["output"],
         flags=("--output",),
-        text="File for the measured bias, to be passed to `rerank --identifier-prior`.",
+        text="File for the measured bias, for use with `rerank --identifier-prior`.",
     ),
     changed(_OUTPUT["overwrite"], text="Replace an existing output."),
 )
@@ -84,8 +84,8 @@ def command(**given: Any) -> None:
     """Measure the positional bias of a FIRST model: per-identifier logit offsets, independent of the passages.
 
     Each query's candidates are shown in randomly shuffled windows, so that every position sees equally relevant
-    passages on average. `rerank --identifier-prior FILE` subtracts the measured bias; the line `identifier_prior` in a
-    model's rankllm.yaml does so by default.
+    passages on average. `rerank --identifier-prior FILE` subtracts the measured bias; to subtract it by default, add
+    `identifier_prior` to the model's rankllm.yaml.
     """
     from rankllm_core.types import identifiers
     from rankllm_infer.ranking.identifier_prior import prior_to_dict

@@ -75,9 +75,9 @@ def command(**given: Any) -> None:
     """Compare runs with a baseline, query by query.
 
     Prints a table for each measure: mean with bootstrap confidence interval, difference from the baseline, p-value of
-    the two-sided paired randomization test (Holm-corrected over the runs of the table), and the numbers of queries that
-    improved, tied and declined. With --json, --per-query adds the values of all queries. Measures, run formats and -c
-    are the same as for `evaluate`.
+    the two-sided paired randomization test (Holm-corrected across the runs in the table), and the numbers of queries
+    that improved, tied and declined. With --json, --per-query adds the values for all queries. Measures, run formats
+    and -c are the same as for `evaluate`.
     """
     from rankllm_core.files import dumps
     from rankllm_infer.evaluation.compare import compare_files

@@ -51,11 +51,9 @@ class ConvertCommand:
 @click.option(
     "--to",
     type=click.Choice(get_args(Target)),
-    help="Format to write.  [default: from the output's name: .trec, .tsv or .msmarco]",
+    help="Output format.  [default: from the output's name: .trec, .tsv or .msmarco]",
 )
-@click.option(
-    "--from", "source_format", type=click.Choice(get_args(Source)), default="auto", help="Format of the input."
-)
+@click.option("--from", "source_format", type=click.Choice(get_args(Source)), default="auto", help="Input format.")
 @click.option("--queries", type=NAME, help="Query texts. Required to convert a run to requests or rerank-input.")
 @click.option("--corpus", type=NAME, help="Passage texts. Required to convert a run to requests or rerank-input.")
 @click.option("--remove-query/--no-remove-query", default=False, help="Drop candidates whose docid equals the qid.")
@@ -72,7 +70,7 @@ def command(**given: Any) -> None:
     msmarco       qid TAB docid TAB rank
 
     Runs are sorted by score; in the other formats, the order of the list is the ranking. Runs contain no texts: to
-    convert one to requests or rerank-input, give --queries and --corpus.
+    convert one to requests or rerank-input, specify --queries and --corpus.
     """
     asked = ConvertCommand(**given)
     check_output(asked.target, overwrite=asked.overwrite)

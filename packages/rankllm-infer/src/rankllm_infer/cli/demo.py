@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     changed(
         rows_of(RerankOptions)["method"],
         choices=("listwise", "pointwise"),
-        default_text="pointwise; with --model-path, from its card, else listwise",
-        text="Ranking method. Without --model-path it selects the bundled reranker.",
+        default_text="pointwise; with --model-path, from the card, else listwise",
+        text="Ranking method. Without --model-path, it selects the bundled reranker.",
     ),
     changed(
         rows_of(ModelArguments)["model_path"],
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
     "--output-dir",
     type=NonEmptyPath(path_type=Path, file_okay=False),
     default=Path("rankllm-demo"),
-    help="Folder for the runs and results; those of an earlier demo with the same model are replaced.",
+    help="Folder for the runs and results; files from an earlier demo with the same model are replaced.",
 )
 def command(model_path: str | None, output_dir: Path, **given: str | None) -> int:
     """Rerank an embedded collection with a bundled reranker.
 
     Retrieves with BM25, reranks with one of two small rerankers (or --model-path), prints the measured quality and
     writes the runs. smollm2-pointwise scores each passage, smollm2-first reranks windows of passages. Both are adapters
-    of SmolLM2-135M; models with billions of parameters improve the ranking more.
+    for SmolLM2-135M; models with billions of parameters improve the ranking more.
     """
     from rankllm_infer.api import start_reranker
     from rankllm_infer.checkpoints.hub import SHIPPED

@@ -49,7 +49,7 @@ _PROMPT = ("template", "use_alpha", "use_logits", "context_size", "max_passage_w
 def command(*, as_json: bool, **given: Any) -> int:
     """Report which engines, devices and packages work on this machine, and how to install the missing ones.
 
-    With --model-path, also load a model as `rerank` does and recompute the probe in its card: a few prompts with their
+    With --model-path, also load a model as `rerank` does and rescore the probe in its card: a few prompts with their
     recorded scores.
 
     Exit status: 0 success, 1 error or scores that differ from the recorded ones, 2 wrong usage.
@@ -89,7 +89,7 @@ def command(*, as_json: bool, **given: Any) -> int:
 def probe(*, write: bool, **given: Any) -> None:
     """Record a model's scores for a few short prompts in its card, so that a wrong model is detected on loading.
 
-    `rerank` recomputes the probe when it loads the model and warns if the scores differ, which reveals a wrong base
+    `rerank` rescores the probe when it loads the model and warns if the scores differ, which reveals a wrong base
     model, adapter, template, BOS rule, quantization or score head. `train` records a probe with each checkpoint; this
     command adds one to any other model, as it is currently loaded and prompted.
     """

@@ -31,7 +31,7 @@ class EvaluateCommand(JudgedCommand):
 @judgement_options(is_required=False)
 @run_format_option
 @click.option(
-    "--per-query/--no-per-query", "-q", default=False, help="Print the value of each query, then the mean as `all`."
+    "--per-query/--no-per-query", "-q", default=False, help="Print the value for each query, then the mean as `all`."
 )
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object per run with full precision.")
 @click.option(

@@ -13,9 +13,9 @@ from rankllm_core.command_line import NAME
 def command(*, model: str | None, as_json: bool) -> None:
     """List the models that work without further options, or describe one.
 
-    NAME is a model on the Hugging Face Hub or a bundled reranker. Its description includes prompt, limits, sources, and
-    what has not been confirmed. Any other causal language model or classifier works as well once you specify its prompt
-    (see `rerank --help`).
+    NAME is a model on the Hugging Face Hub or a bundled reranker. Its description includes the prompt, limits, sources
+    and unconfirmed facts. Any other causal language model or classifier works as well once you specify its prompt (see
+    `rerank --help`).
     """
     from rankllm_core.files import dumps
     from rankllm_infer.known_models import find_known_model, known_models, model_table

@@ -20,7 +20,7 @@ class ReadsRuns:
     """Option of every command that reads runs."""
 
     run_format: str = option("auto", "--run-format", group="Input", effect="content", choices=get_args(RunFormat))
-    """Format of the run. Required if a run has three columns that could be scores (tsv) or ranks (msmarco)."""
+    """Run format. Required for three-column runs whose last column could hold scores (tsv) or ranks (msmarco)."""
 
 
 class RowOption(click.Option):
@@ -157,7 +157,7 @@ def judgement_options(
             "names",
             multiple=True,
             default=measures,
-            help="Measure, such as nDCG@10, MRR@10, Recall@100, AP or ndcg_cut.10. Repeat or separate by commas.",
+            help="Measure, such as nDCG@10, MRR@10, Recall@100, AP or ndcg_cut.10. Repeat the option or use commas.",
         ),
         click.option(
             "-l",

@@ -65,15 +65,15 @@ class PrepareCommand:
     required=True,
     help="Queries: TSV or JSONL, optionally gzipped, or a Hugging Face dataset.",
 )
-@click.option("--query-data-split", default="dev", help="Split of the query dataset.")
-@click.option("--query-data-config", help="Configuration of the query dataset; same as NAME:CONFIG.")
+@click.option("--query-data-split", default="dev", help="Query dataset split.")
+@click.option("--query-data-config", help="Query dataset configuration; same as NAME:CONFIG.")
 @click.option(
     "--corpus-data-name",
     type=NAME,
     required=True,
     help="Passages: JSONL or TSV, optionally gzipped, or a Hugging Face dataset (split train).",
 )
-@click.option("--corpus-data-config", help="Configuration of the corpus dataset; same as NAME:CONFIG.")
+@click.option("--corpus-data-config", help="Corpus dataset configuration; same as NAME:CONFIG.")
 @click.option("--depth", type=click.IntRange(1), default=_DEPTH, help="Number of top candidates to keep per query.")
 @click.option("--max-queries", type=click.IntRange(1), help="Maximum number of queries, from the start of the run.")
 @click.option("--remove-query/--no-remove-query", default=False, help="Drop candidates whose docid equals the qid.")
@@ -90,7 +90,7 @@ class PrepareCommand:
 )
 @click.option("--overwrite/--no-overwrite", default=False, help="Replace an existing output.")
 def command(**given: Any) -> None:
-    """Join a first-stage run with the texts of its queries and passages.
+    """Join a first-stage run with its query and passage texts.
 
     Pass the output to `rerank --rerank-input` or, if written with --format requests, to `rerank --requests`.
     """

@@ -80,9 +80,9 @@ def show_template(*, template: str) -> None:
     changed(
         _INPUT["requests"],
         flags=(*_INPUT["requests"].option.flags, *_INPUT["rerank_input"].option.flags),
-        text="Requests, results or query-passage pairs, JSONL; detected from the first line.",
+        text="Requests, results or query-passage pairs (JSONL); detected from the first line.",
     ),
-    changed(_INPUT["query"], text="A single query to render with --passages, instead of --requests."),
+    changed(_INPUT["query"], text="Single query to render with --passages, instead of --requests."),
     _INPUT["passages"],
 )
 @click.option("--qid", help="Query to show.  [default: the first]")
@@ -100,8 +100,8 @@ def show_template(*, template: str) -> None:
     changed(
         _ROWS["trust_remote_code"],
         engines=ENGINES,
-        text="Run Python code that comes with the tokenizer. Allowed for a local folder or a model pinned to a commit, "
-        "all 40 digits of it: --revision COMMIT or OWNER/MODEL@COMMIT.",
+        text="Run remote code: custom Python code that comes with the tokenizer. Only allowed for a local folder or a "
+        "model pinned to a full 40-digit commit hash: --revision COMMIT or OWNER/MODEL@COMMIT.",
     ),
 )
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object.")
@@ -109,7 +109,7 @@ def render(**given: Any) -> None:
     """Print the first prompt that a model sees for a query.
 
     This is the first prompt that `rerank` sends: the lowest window, or the first query-passage pair. No model is
-    loaded. Without --model-path, prints the chat messages and an estimate of their tokens.
+    loaded. Without --model-path, prints the chat messages and an estimated token count.
     """
     from rankllm_core.files import dumps
     from rankllm_infer.preview import find_request, render_prompt, rendered_to_dict

@@ -80,7 +80,7 @@ class ReportCommand(JudgedCommand):
 @run_format_option
 @click.option("--baseline", type=PATH, help="Run to compare with.  [default: the order of --requests]")
 @click.option(
-    "--also", type=PATH, multiple=True, help="Additional run for the table of measures. Repeat the option for several."
+    "--also", type=PATH, multiple=True, help="Additional run for the measures table. Repeat the option to add several."
 )
 @click.option(
     "--requests", type=PATH, help="Requests that were reranked, for the texts.  [default: RUN, if it contains texts]"
@@ -89,7 +89,7 @@ class ReportCommand(JudgedCommand):
 @click.option("--corpus", type=PATH, help="Passage texts; with --queries, an alternative to --requests.")
 @click.option("--trace", type=PATH, help="Prompts and answers of RUN, as written by rerank --trace.")
 @click.option("--output", type=PATH, help="HTML file to write.  [default: RUN.html]")
-@click.option("--title", help="Title of the page.  [default: the names of both runs]")
+@click.option("--title", help="Page title.  [default: the names of both runs]")
 @click.option("--depth", type=click.IntRange(1), default=20, help="Number of passages to show per query.")
 @click.option(
     "--max-queries",
@@ -100,7 +100,7 @@ class ReportCommand(JudgedCommand):
     "--prompt-characters",
     type=click.IntRange(0),
     default=1_000,
-    help="Maximum number of characters to show per prompt of --trace.",
+    help="Maximum number of characters to show for each prompt from --trace.",
 )
 @click.option(
     "--run-queries-only/--no-run-queries-only",
@@ -111,7 +111,7 @@ class ReportCommand(JudgedCommand):
 def command(**given: Any) -> None:
     """Explain a ranking in a self-contained HTML page.
 
-    Shows what changed against the baseline, query by query: measures with significance, cost, passages with their ranks
+    Shows what changed from the baseline, query by query: measures with significance, cost, passages with their ranks
     before and after, relevance grades, model scores and, with --trace, the prompts and the model's answers.
 
     RUN is a run or, preferably, the results of `rerank --output-jsonl`, which also contain model scores, cost and how

@@ -129,7 +129,7 @@ class RetrieveCommand:
 @click.option(
     "--index", type=NAME, help="Lucene index to search with Pyserini: a folder, or the name of a prebuilt index."
 )
-@click.option("--dataset", type=NAME, help="Test collection of Pyserini: dl19 to dl23, beir-NAME, mrtydi-LANGUAGE.")
+@click.option("--dataset", type=NAME, help="Pyserini test collection: dl19 to dl23, beir-NAME, mrtydi-LANGUAGE.")
 @click.option(
     "--queries",
     "--topics",
@@ -144,7 +144,7 @@ class RetrieveCommand:
 @click.option(
     "--output-requests",
     type=PATH,
-    help="File for the candidates with their texts, to be passed to `rerank --requests`.",
+    help="File for the candidates with their texts, for use with `rerank --requests`.",
 )
 @click.option("--depth", type=click.IntRange(1), default=_DEPTH, help="Maximum number of candidates per query.")
 @click.option("--k1", type=click.FloatRange(min=0), help=f"BM25 term frequency saturation.  [default: {K1}]")
@@ -157,20 +157,20 @@ class RetrieveCommand:
 @click.option(
     "--output-format",
     type=click.Choice(["trec", "tsv", "msmarco"]),
-    help="Format of the run.  [default: tsv if the file name ends in .tsv, else trec]",
+    help="Run format.  [default: tsv if the file name ends in .tsv, else trec]",
 )
 @click.option("--tag", help="Run name in the last column of a TREC run.  [default: the name of the retrieval method]")
 @click.option(
-    "--qrels", type=PATH, help="Relevance judgements (qrels) to evaluate the run with. --dataset brings its own."
+    "--qrels", type=PATH, help="Relevance judgements (qrels) to evaluate the run with. --dataset includes its own."
 )
 @click.option("--overwrite/--no-overwrite", default=False, help="Replace existing outputs.")
 def command(**given: Any) -> None:
     """Retrieve candidates for queries: the first stage.
 
-    --corpus with --queries works without further packages: the BM25 index is built on first use and rebuilt when the
-    corpus changes. --dataset with --retrieval-method and --index with --queries require Pyserini.
+    --corpus with --queries needs no further packages: its BM25 index is built on first use and rebuilt when the corpus
+    changes. --dataset with --retrieval-method and --index with --queries require Pyserini.
 
-    Pass --output to `rerank --run` and `evaluate`, and --output-requests to `rerank --requests`.
+    Pass the --output file to `rerank --run` and `evaluate`, and the --output-requests file to `rerank --requests`.
     """
     from rankllm_core.trec import read_qrels
     from rankllm_infer.evaluation.judgements import check_judged

@@ -37,12 +37,12 @@ class OutputFiles:
 
     run: Path | None = None
     run_format: RunFormat | None = None
-    """None: TSV if the name ends in .tsv, else TREC."""
+    """None: TSV if the file name ends in .tsv, otherwise TREC."""
     tag: str = "rankllm"
     results: Path | None = None
-    """Results JSONL, one query per line; can be read back as a requests file."""
+    """Results (JSONL, one query per line); can be read back as a requests file."""
     trace: Path | None = None
-    """Prompts and answers of all model calls, JSONL, one query per line."""
+    """Prompts and answers of all model calls (JSONL, one query per line)."""
 
     def __post_init__(self) -> None:
         names = [os.path.realpath(path) for path in self.paths()]
@@ -180,11 +180,11 @@ class Summary:
     empty_qids: list[str] = field(default_factory=list)
     """Queries without candidates."""
     n_showing_nothing: int = 0
-    """Number of passages of which a prompt shows nothing."""
+    """Number of passages for which the prompt contains no text."""
     n_shown_alike: int = 0
-    """Number of passages shown identically to a different one."""
+    """Number of passages whose text in the prompt is identical to that of a different passage."""
     misshown_qids: list[str] = field(default_factory=list)
-    """Queries with passages of either kind."""
+    """Queries with passages of either of these two kinds."""
 
     @property
     def n_queries(self) -> int:

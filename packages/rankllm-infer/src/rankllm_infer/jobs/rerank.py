@@ -1,4 +1,4 @@
-"""A resumable run over many queries: answers are stored in a journal, and outputs appear once all are complete.
+"""Resumable run over many queries: answers are stored in a journal, and outputs appear once all are complete.
 
     with open_run(OutputFiles(run=Path("out.trec"))) as run:
         run.read(requests)
@@ -47,14 +47,14 @@ MEASURES = ("nDCG@10", "MRR@10", "Recall@100")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """Report of a finished run."""
+    """Report on a finished run."""
 
     summary: Summary
     seconds: float
     written: tuple[Path, ...]
     """Output files; empty if no query could be ranked."""
     figures: RunningEvaluation | None
-    """Measures over the ranked queries; None without judgements."""
+    """Measures on the ranked queries; None without judgements."""
     can_retry: bool
     """True if `resume=True` would retry failed queries and compute nothing else."""
     warnings: tuple[str, ...]
@@ -78,8 +78,8 @@ def open_run(
     """Lock a run's outputs and determine its progress.
 
     overwrite: start over and replace outputs. resume: also retry failed queries. sources: input files, which must not
-    be overwritten. Tells the watcher how to resume if the block is left before the run is complete. Raises RankLLMError
-    if an output cannot be written or exists and belongs to another run, and ConfigError for `resume` with `overwrite`.
+    be overwritten. If the block ends before the run is complete, the watcher is told how to resume. Raises RankLLMError
+    if an output cannot be written or exists and belongs to another run, ConfigError for `resume` with `overwrite`.
     """
     if resume and overwrite:
         raise ConfigError("resume and overwrite contradict each other: one resumes a run, the other starts over")
@@ -127,7 +127,7 @@ class RerankRun:
     def read(self, requests: Iterable[Request], *, strict: bool = False) -> None:
         """Read all requests once, before a model is loaded. requests: iterated again later, so not an iterator.
 
-        Raises RankLLMError for an iterator and for what `check_requests` finds, which would otherwise surface late.
+        Raises RankLLMError for an iterator and for problems that `check_requests` finds before the model is loaded.
         """
         if isinstance(requests, Iterator):
             raise RankLLMError("requests: expected a collection that can be read twice, found an iterator; use a list")
@@ -279,9 +279,9 @@ def rerank_to_files(
 ) -> RunReport:
     """Rerank requests into files, like `rankllm-infer rerank`. Calling it again resumes an interrupted run.
 
-    requests: iterated twice, so a list or another collection. qrels: judgements for `RunReport.figures`. The other
-    arguments are those of `open_run`, `RerankRun.read` and `RerankRun.rerank`. Raises RankLLMError, and ConfigError if
-    there is nothing to write.
+    requests: a list or another collection, because it is iterated twice. qrels: judgements for `RunReport.figures`. The
+    other arguments are those of `open_run`, `RerankRun.read` and `RerankRun.rerank`. Raises RankLLMError, and
+    ConfigError if there is nothing to write.
     """
     if not files.paths() and qrels is None:
         raise ConfigError("files: expected at least one output, or judgements to evaluate the run with; found neither")

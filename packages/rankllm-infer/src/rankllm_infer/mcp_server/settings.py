@@ -1,4 +1,4 @@
-"""Options of the MCP server besides those of its reranker: transport, collection and limits."""
+"""MCP server options, in addition to the reranker options: transport, collection and limits."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpOptions:
-    """Options of the MCP server. Raises ConfigError for unusable values."""
+    """MCP server options. Raises ConfigError for invalid values."""
 
     transport: str = option("stdio", "--transport", group="Server", effect="none", choices=("stdio", "http"))
     """Transport. stdio: the client starts this command and communicates over its standard input and output. http:
     streamable HTTP, for any number of clients."""
     host: str = option("127.0.0.1", "--host", group="Server", effect="none", metavar="HOSTNAME")
-    """Address to listen on with --transport http. An address that other machines can reach needs --api-key-file."""
+    """Address to listen on with --transport http. An address that other machines can reach requires --api-key-file."""
     port: int = option(8000, "--port", group="Server", effect="none", least=0, most=65535, metavar="PORT")
     """Port to listen on with --transport http; 0 picks a free port and prints it."""
     api_key_file: Path | None = option(None, "--api-key-file", group="Server", effect="none")
-    """File of API keys, one per line; blank lines and lines starting with # are skipped. HTTP requests then need the
-    header "Authorization: Bearer KEY"."""
+    """File with API keys, one per line; blank lines and lines starting with # are skipped. HTTP requests then require
+    the header "Authorization: Bearer KEY"."""
     allowed_host: tuple[str, ...] = option(
         (), "--allowed-host", group="Server", effect="none", metavar="HOSTNAME", default_text="this machine and --host"
     )
-    """Additional host name accepted in the Host header of HTTP requests. Repeat the option for several. Protects a
-    local server against DNS rebinding by web pages."""
+    """Additional host name accepted in the Host header of HTTP requests. Repeat the option to accept several. Protects
+    a local server against DNS rebinding by web pages."""
     corpus: Path | None = option(None, "--corpus", group="Server", effect="none")
     """Passages to search with BM25: JSONL or TSV (.gz, .xz). Adds the tool retrieve_and_rerank."""
     index: str | None = option(None, "--index", group="Server", effect="none", metavar="FOLDER|NAME")
-    """With --corpus: folder of its BM25 index, built if missing. Alone: Lucene index to search, as a folder or the name
-    of a prebuilt Pyserini index; adds the tool retrieve_and_rerank."""
+    """With --corpus: folder for the BM25 index, built if missing. Without --corpus: Lucene index to search, either a
+    folder or the name of a prebuilt Pyserini index; adds the tool retrieve_and_rerank."""
     max_documents: int = option(200, "--max-documents", group="Server", effect="none", least=1)
     """Maximum number of documents per call."""
     request_timeout_s: float = option(

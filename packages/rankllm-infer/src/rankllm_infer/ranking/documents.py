@@ -1,4 +1,4 @@
-"""Rank documents for one query: `Reranker.rank`, and what it shares with the integrations."""
+"""Rank documents for one query: `Reranker.rank`, and the code that it shares with the integrations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 logger = logging.getLogger("rankllm_infer")
-"""Logs the warnings of a loaded model, and answers that could not be read as a ranking."""
+"""Logs the warnings about a loaded model, and answers that could not be parsed as a ranking."""
 
 Document = str | Mapping[str, object] | Candidate
 """A text, a mapping with a text under one of `rankllm_core.text.TEXT_FIELDS`, or a candidate of a request."""
@@ -65,17 +65,17 @@ class RanksDocuments(ABC):
         return_documents: bool = False,
         instruction: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Return one row per document, best first, shaped like those of sentence-transformers' `CrossEncoder.rank`.
+        """Return one row per document, best first, in the format of sentence-transformers' `CrossEncoder.rank`.
 
         documents: texts, mappings with a text (optionally a title and metadata), or Candidates, in first-stage order if
-        there is one. Only Candidates have first-stage scores; `fuse_weight` applies if every document is one.
+        there is one. Only Candidates have first-stage scores; `fuse_weight` applies if all documents are Candidates.
         top_k: number of rows to return; None returns all. All documents are ranked in either case.
         return_documents: add `text` and all other fields of the document to its row.
-        instruction: what counts as relevant, for models that take an instruction.
+        instruction: what counts as relevant, for models that support an instruction.
 
         A row contains `corpus_id`, the 0-based position in `documents`, and `score`, from 0 to 1 and never increasing
-        with the rank. A document field with one of these names is returned as `doc.NAME`. `pandas.DataFrame` accepts
-        the rows as they are. Raises RankLLMError for an invalid argument, and if the model gave no answer.
+        with the rank. A document field with one of these names is returned as `doc.NAME`. The rows can be passed to
+        `pandas.DataFrame`. Raises RankLLMError for an invalid argument, or if the model gave no answer.
         """
         asked = _Question.of(
             self.method, query, documents, top_k=top_k, return_documents=return_documents, instruction=instruction

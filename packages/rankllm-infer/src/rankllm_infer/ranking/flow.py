@@ -72,9 +72,9 @@ def make_request(
 
     passages: texts, or mappings with the text under one of `rankllm_core.text.TEXT_FIELDS`, optionally a `title`, and
     optionally the docid under the first of `pid`, `docid`, `_id` and `id` that is present, as in corpus files. A
-    passage without docid gets its 1-based position. Ids may be integers. Scores decrease from the number of passages to
-    1. instruction: what counts as relevant, for models that take an instruction. Raises RankLLMError naming the passage
-    for anything else and for duplicate docids.
+    passage without a docid gets its 1-based position. Ids may be integers. Scores decrease from the number of passages
+    to 1. instruction: what counts as relevant, for models that support an instruction. Raises RankLLMError, which names
+    the passage, for anything else and for duplicate docids.
     """
     check_passages(passages, name="passages")
     if not isinstance(query, str) or not query.strip():

@@ -1,4 +1,4 @@
-"""Options of the HTTP server besides those of its reranker: names, address, keys and limits."""
+"""HTTP server options, in addition to the reranker options: model names, address, API keys and limits."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PROTECTABLE = ("health", "ready", "metrics", "page")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """Options of the server. Raises ConfigError for unusable values."""
+    """HTTP server options. Raises ConfigError for invalid values."""
 
     served_model_name: tuple[str, ...] = option(
         (), "--served-model-name", group="Server", effect="none", metavar="NAME", default_text="--model-path"
     )
-    """Model name that requests may give as "model". Repeat the option for several; responses contain the first. A
-    request with another name gets 404; a request without a name is accepted."""
+    """Model name accepted as "model" in requests. Repeat the option to accept several; responses contain the first one.
+    A request with another name gets 404; a request without a name is accepted."""
     any_model_name: bool = option(False, "--any-model-name", group="Server", effect="none")
     """Accept any model name in requests."""
     host: str = option("127.0.0.1", "--host", group="Server", effect="none", metavar="HOSTNAME")
@@ -36,21 +36,21 @@ class ServerOptions:
         metavar="HOSTNAME",
         default_text="localhost on a loopback address, else any",
     )
-    """Host name accepted in the Host header of requests, without the port. Repeat the option for several; * allows any.
-    Protects a local server against DNS rebinding by web pages."""
+    """Host name accepted in the Host header of requests, without the port. Repeat the option to accept several; *
+    allows any. Protects a local server against DNS rebinding by web pages."""
     cors_origin: tuple[str, ...] = option((), "--cors-origin", group="Server", effect="none", metavar="ORIGIN")
-    """Origin whose web pages may call the server, such as https://app.example. Repeat the option for several; * allows
-    any. Requests from other origins get 403."""
+    """Origin whose web pages may call the server, such as https://app.example. Repeat the option to allow several; *
+    allows any. Requests from other origins get 403."""
     api_key_file: Path | None = option(None, "--api-key-file", group="Server", effect="none")
-    """File of API keys, one per line; blank lines and lines starting with # are skipped. Requests then need the header
-    "Authorization: Bearer KEY"."""
+    """File with API keys, one per line; blank lines and lines starting with # are skipped. Requests then require the
+    header "Authorization: Bearer KEY"."""
     protect: tuple[str, ...] = option(
         (), "--protect", group="Server", effect="none", metavar=f"[{'|'.join(PROTECTABLE)}]"
     )
-    """Also require a key for /health, /ready, /metrics or the page at /. Repeat the option for several. Browsers cannot
-    send a key when opening a page, so `page` disables the page. Needs --api-key-file."""
+    """Also require a key for /health, /ready, /metrics or the page at /. Repeat the option to protect several. Browsers
+    cannot send a key when opening a page, so `page` disables the page. Requires --api-key-file."""
     max_queue: int = option(256, "--max-queue", group="Server", effect="none", least=1)
-    """Maximum number of requests waiting or in flight; further ones get 429 with Retry-After."""
+    """Maximum number of requests queued or in flight; further requests get 429 with Retry-After."""
     max_documents: int = option(1000, "--max-documents", group="Server", effect="none", least=1)
     """Maximum number of documents per request."""
     max_body: int = option(8 * 1024 * 1024, "--max-body", group="Server", effect="none", least=1, metavar="BYTES")
@@ -60,9 +60,9 @@ class ServerOptions:
     )
     """Seconds after which a request is cancelled and answered with 504, including time in the queue."""
     ssl_certfile: Path | None = option(None, "--ssl-certfile", group="Server", effect="none")
-    """TLS certificate chain, PEM. Needs --ssl-keyfile."""
+    """TLS certificate chain (PEM). Requires --ssl-keyfile."""
     ssl_keyfile: Path | None = option(None, "--ssl-keyfile", group="Server", effect="none")
-    """Private key of --ssl-certfile, PEM."""
+    """Private key for --ssl-certfile (PEM)."""
     root_path: str = option("", "--root-path", group="Server", effect="none", metavar="PATH")
     """URL path prefix under which a reverse proxy exposes this server, such as /rerankers/zephyr."""
 

@@ -1,4 +1,4 @@
-"""Command line of rankllm-train. Subcommands are imported when they are called, which keeps `--help` fast."""
+"""Command line of rankllm-train. Subcommands are imported only when called, which keeps `--help` fast."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ COMMANDS = {
     "listwise": "Train a listwise reranker (RankZephyr, FIRST).",
     "pointwise": "Train a pointwise reranker (RankLLaMA, cross-encoders).",
     "recipes": "List recipes, print a recipe, or preview the effect of options.",
-    "mine": "Mine hard negatives from a first-stage run; write pointwise records.",
-    "label": "Label windows with relevance judgements or reranker results; write listwise records.",
+    "mine": "Mine hard negatives from a first-stage run and write pointwise records.",
+    "label": "Label windows with relevance judgements or reranker results and write listwise records.",
     "split": "Split records into training and dev sets without leakage.",
     "check-data": "Validate a training file record by record.",
     "merge": "Merge a LoRA adapter into its base model.",
 }
 MODULES = {"listwise": "training", "pointwise": "training", "merge": "training"}
-"""Commands whose module has another name than the command."""
+"""Commands whose module is not named after the command."""
 DEFAULT_COMMAND = "listwise"
 _OWN_OPTIONS = ("-h", "--help", "--version")
 
 
 class TrainGroup(LazyGroup):
-    """Command group that runs `listwise` when options come without a command, and `pointwise` for tevatron's."""
+    """Command group that runs `listwise` for options without a command, or `pointwise` for tevatron options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert the command that is meant before options that do not belong to the group."""
+        """Insert the intended command before options that do not belong to the group."""
         if args and args[0].startswith("--local_rank="):
             # Added by DeepSpeed's launcher in front of the user's arguments. The environment variables carry the same
             # rank.
@@ -60,7 +60,7 @@ def cli() -> None:
     """Fine-tune large language models as rerankers.
 
     To get started, run `train recipes`. `train OPTIONS` without a command means `train listwise OPTIONS` or, with
-    options of tevatron such as --train-n-passages, `train pointwise --recipe rankllama OPTIONS`.
+    tevatron options such as --train-n-passages, `train pointwise --recipe rankllama OPTIONS`.
     """
 
 

@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 @click.option(
     "--kind",
     type=click.Choice(["listwise", "pointwise"]),
-    help="Kind of the records in FILE.  [default: detected from the first record]",
+    help="Kind of records in FILE.  [default: detected from the first record]",
 )
 @click.option(
-    "--max-problems", type=click.IntRange(0), default=20, show_default=True, help="Number of problems to print; 0: all."
+    "--max-problems",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="Maximum number of problems to print; 0: all.",
 )
 def command(file: str, kind: RecordKind | None, max_problems: int) -> None:
     """Validate the listwise or pointwise records in FILE and report every invalid one.
 
-    FILE is a local file or a Hugging Face data set. Exits with status 1 if a record is invalid, if there are no
+    FILE is a local file or a Hugging Face dataset. Exits with status 1 if a record is invalid, if there are no
     records, or if both numeric and alphabetic identifiers occur.
     """
     from rankllm_train.data.check_data import check_data

@@ -1,4 +1,4 @@
-"""Shared by the commands that prepare data: common options, progress and the closing summary."""
+"""Shared by the data preparation commands: common options, progress and the summary at the end of a run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SHARED = {
         type=click.Choice(get_args(RunFormat)),
         default="auto",
         show_default=True,
-        help="Format of the runs. Needed when a run has three columns that may be scores (tsv) or ranks (msmarco).",
+        help="Run format. Required for three-column runs whose last column could hold scores (tsv) or ranks (msmarco).",
     ),
     "random_negatives": click.option(
         "--random-negatives",
         type=click.IntRange(0),
         default=0,
         show_default=True,
-        help="Random (easy) negatives per record: positives of other queries that no run retrieves for this one.",
+        help="Random (easy) negatives per record: positives for other queries that no run retrieves for this query.",
     ),
     "skip_queries": click.option(
         "--skip-queries",
@@ -52,9 +52,7 @@ _SHARED = {
     "strict": click.option(
         "--strict/--no-strict", default=False, help="Treat queries and passages without text as errors."
     ),
-    "report": click.option(
-        "--report", type=PATH, help="Write the options and the counts of this run to this JSON file."
-    ),
+    "report": click.option("--report", type=PATH, help="JSON file for the options and counts of this run."),
     "overwrite": click.option("--overwrite/--no-overwrite", default=False, help="Overwrite existing output files."),
 }
 

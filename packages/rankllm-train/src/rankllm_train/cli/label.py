@@ -138,30 +138,30 @@ class LabelOptions:
 
 @click.command("label", cls=GroupedCommand, groups=_GROUPS, context_settings=SETTINGS)
 @click.option(
-    "--qrels", type=PATH, help="Order passages by these relevance judgements. Needs --run, --queries and --corpus."
+    "--qrels", type=PATH, help="Order passages by these relevance judgements. Requires --run, --queries and --corpus."
 )
 @click.option(
     "--results",
     type=PATH,
-    help="Order passages as a reranker ranked them (file written by rerank --output-jsonl). Alternative to --qrels.",
+    help="Order passages by these reranker results, as written by rerank --output-jsonl. Alternative to --qrels.",
 )
 @click.option(
     "--run",
     type=PATH,
-    help="First-stage run, optionally gzipped: the candidates, and the passage order of windows with --no-shuffle.",
+    help="First-stage run, optionally gzipped: the candidates and, with --no-shuffle, the passage order in windows.",
 )
-@click.option("--queries", type=PATH, help="Queries of --qrels: TSV (qid, text) or JSON Lines, optionally gzipped.")
-@click.option("--corpus", type=PATH, help="Passages of --qrels: JSON Lines or TSV, optionally gzipped.")
+@click.option("--queries", type=PATH, help="Queries for --qrels: TSV (qid, text) or JSON Lines, optionally gzipped.")
+@click.option("--corpus", type=PATH, help="Passages for --qrels: JSON Lines or TSV, optionally gzipped.")
 @click.option(
     "--teacher-run",
     type=PATH,
-    help="Run of a stronger model, which breaks ties between passages of the same grade. Needs --qrels.",
+    help="Run from a stronger model, used to break ties between passages with the same grade. Requires --qrels.",
 )
 @shared("run_format", "output_path")
 @click.option(
     "--identifiers",
     type=click.Choice(get_args(IdentifierKind)),
-    help="Identifiers in the prompts.  [default: those of the template]",
+    help="Identifiers in the prompts.  [default: the template's]",
 )
 @click.option(
     "--prompt-template-path",
@@ -180,14 +180,14 @@ class LabelOptions:
     type=click.IntRange(1),
     default=100,
     show_default=True,
-    help="Number of top candidates per query to draw windows from.",
+    help="Number of top candidates per query from which windows are drawn.",
 )
 @click.option("--min-relevance", type=int, default=1, show_default=True, help="Lowest grade that counts as relevant.")
 @click.option(
     "--add-relevant/--no-add-relevant",
     default=True,
     show_default=True,
-    help="Add judged relevant passages that the run does not retrieve to the candidates.",
+    help="Add relevant passages that the run does not retrieve to the candidates.",
 )
 @shared("random_negatives")
 @click.option(
@@ -210,7 +210,7 @@ class LabelOptions:
     type=click.Choice(get_args(WindowSample)),
     default="with-relevant",
     show_default=True,
-    help="How windows are drawn: all passages uniformly, or one relevant passage first and the rest uniformly.",
+    help="How to draw windows: all passages uniformly, or one relevant passage first and the rest uniformly.",
 )
 @click.option(
     "--require-relevant/--no-require-relevant",
@@ -223,7 +223,7 @@ class LabelOptions:
     type=click.Choice(["ok", "repaired", "fallback"]),
     default="repaired",
     show_default=True,
-    help="Worst parsing status of results to accept; worse ones are skipped. Needs --results.",
+    help="Worst parsing status to accept in results; results with a worse status are skipped. Requires --results.",
 )
 @shared("skip_queries")
 @click.option("--max-queries", type=click.IntRange(1), help="Maximum number of queries to use.")
@@ -231,9 +231,8 @@ class LabelOptions:
 def command(**given: Any) -> None:
     """Write listwise training records for `train listwise`, in the format of RankZephyr and FIRST.
 
-    With --qrels, passages are ordered by grade; passages of the same grade keep the order of the run (or of
-    --teacher-run),
-    and unjudged ones come last. With --results, passages keep the order of the results.
+    With --qrels, passages are ordered by grade: passages with the same grade keep their order in the run (or in
+    --teacher-run), and unjudged passages come last. With --results, passages keep their order in the results.
     """
     options = LabelOptions(**given)
     _check_sources(options)

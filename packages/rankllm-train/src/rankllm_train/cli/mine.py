@@ -117,7 +117,11 @@ class MineOptions:
 )
 @shared("random_negatives")
 @click.option(
-    "--min-negatives", type=int, default=1, show_default=True, help="Skip queries with fewer negatives than this."
+    "--min-negatives",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Minimum number of negatives; queries with fewer are skipped.",
 )
 @click.option(
     "--min-rank", type=int, default=1, show_default=True, help="First rank to take negatives from (rank 1 is the top)."
@@ -133,18 +137,18 @@ class MineOptions:
 @click.option(
     "--margin", type=float, help="Negatives must score at least this much below the best positive in the run."
 )
-@click.option("--relative-margin", type=float, help="Like --margin, as a fraction of the positive's score.")
+@click.option("--relative-margin", type=float, help="Same as --margin, but as a fraction of the positive's score.")
 @click.option(
     "--teacher-run",
     type=PATH,
-    help="Run of a stronger model on the same queries; passages that it finds relevant are not used as negatives.",
+    help="Run from a stronger model on the same queries; passages that it finds relevant are not used as negatives.",
 )
-@click.option("--teacher-margin", type=float, help="Like --margin, on the teacher's scores.  [default: 0]")
-@click.option("--teacher-relative-margin", type=float, help="Like --relative-margin, on the teacher's scores.")
+@click.option("--teacher-margin", type=float, help="Same as --margin, but for the teacher's scores.  [default: 0]")
+@click.option("--teacher-relative-margin", type=float, help="Same as --relative-margin, but for the teacher's scores.")
 @click.option(
     "--with-teacher-scores/--no-with-teacher-scores",
     default=False,
-    help="Store the teacher's scores in the records, for distillation.",
+    help="Store the teacher scores in the records, for distillation.",
 )
 @shared("skip_queries")
 @click.option("--max-queries", type=click.IntRange(1), help="Maximum number of records to write.")
@@ -152,8 +156,8 @@ class MineOptions:
 def command(**given: Any) -> None:
     """Mine hard negatives from a first-stage run and write records for `train pointwise` (Tevatron's format).
 
-    A retrieved passage becomes a negative unless it is judged relevant, or it is unjudged and scores too close to the
-    best positive. Positives come from the judgements, whether the run retrieves them or not.
+    A retrieved passage becomes a negative unless it is judged relevant, or is unjudged and scores too close to the best
+    positive. Positives come from the judgements, whether or not the run retrieves them.
     """
     options = MineOptions(**given)
     options.check_teacher()

@@ -1,4 +1,4 @@
-"""What a command line changes in a recipe: from the options of `recipe_table` to the effective recipe."""
+"""Command-line changes to a recipe: from the options in `recipe_table` to the effective recipe."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def shared_options(command: FC) -> FC:
             "settings",
             multiple=True,
             metavar="SECTION.KEY=VALUE",
-            help="Set any recipe value; may be repeated.",
+            help="Set any recipe value. Can be repeated.",
         ),
         click.option(
             "--with-tracking/--no-with-tracking",
             default=None,
-            help="Report to all installed experiment trackers, or to those of --report-to.",
+            help="Report to all installed experiment trackers, or to those in --report-to.",
         ),
         click.option("--fp16/--no-fp16", default=None, help="Compute in float16; --no-fp16: in float32."),
         click.option("--bf16/--no-bf16", default=None, help="Compute in bfloat16; --no-bf16: in float32."),
@@ -67,12 +67,12 @@ def shared_options(command: FC) -> FC:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeOptions:
-    """What a command line sets in a recipe; None for what it leaves unspecified."""
+    """Recipe values set on the command line; None for unspecified ones."""
 
     recipe: str | None = None
     """Recipe name or file."""
     values: Mapping[str, Any]
-    """`section.key` -> value of the options given from the table."""
+    """`section.key` -> value, for each specified table option."""
     settings: tuple[str, ...] = ()
     """Arguments of `--set`."""
     bf16: bool | None = None

@@ -1,4 +1,4 @@
-"""Table of the options that set one recipe value each."""
+"""Table of options that each set one recipe value."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class RecipeOption:
     """A click type, or bool for a switch with a `--no-` form."""
     help: str
     note: str = ""
-    """Text in brackets after the help, where the default of the recipe section is not one value."""
+    """Text in brackets after the help, if the default in the recipe section is not a single value."""
 
     @property
     def help_text(self) -> str:
-        """The help with the default, which applies where neither the recipe nor the command line sets the value."""
+        """Help text with the default, which applies if neither the recipe nor the command line sets the value."""
         section, _, key = self.path.partition(".")
         value = getattr(getattr(_DEFAULTS, section), key)
         if isinstance(value, bool):
@@ -45,7 +45,7 @@ def _option(names: str, path: str, kind: Any, text: str, *, note: str = "") -> R
 
 
 _DEFAULTS = Recipe()
-_TEMPLATE_NOTE = "default: chosen by the records (listwise) or the head and the model (pointwise)"
+_TEMPLATE_NOTE = "default: depends on the records (listwise) or the head and the model (pointwise)"
 _REQUIRED = "required here or in the recipe"
 
 
@@ -65,15 +65,20 @@ COMMON = (
         str,
         "Attention implementation: auto, sdpa, flash_attention_2 or eager.",
     ),
-    _option("--trust-remote-code", "model.trust_remote_code", bool, "Run the model's own Python code."),
+    _option(
+        "--trust-remote-code",
+        "model.trust_remote_code",
+        bool,
+        "Run remote code: custom Python code that comes with the model.",
+    ),
     _option(
         "--train-dataset-path --dataset-name",
         "data.train",
         NAME,
-        "Training data: a file or the name of a Hugging Face data set.",
+        "Training data: a file or the name of a Hugging Face dataset.",
         note=_REQUIRED,
     ),
-    _option("--eval-dataset-path", "data.eval", NAME, "Dev data to evaluate on during training, in the same formats."),
+    _option("--eval-dataset-path", "data.eval", NAME, "Dev data for evaluation during training, in the same formats."),
     _option("--eval-steps", "evaluation.every", str, "When to evaluate: epoch, or every N steps."),
     _option(
         "--per-device-eval-batch-size",
@@ -85,7 +90,7 @@ COMMON = (
         "--keep-best --load-best-model-at-end",
         "evaluation.keep_best",
         bool,
-        "Keep the best evaluated model as the final one.",
+        "Keep the model with the best evaluation as the final model.",
     ),
     _option(
         "--metric-for-best-model",
@@ -98,7 +103,7 @@ COMMON = (
         "--patience --early-stopping-patience",
         "evaluation.patience",
         int,
-        "Early stopping: evaluations without improvement before stopping; 0: never.",
+        "Early stopping: number of evaluations without improvement before training stops; 0: never.",
     ),
     _option(
         "--max-train-samples", "data.max_records", int, "Maximum number of training records, from the start; 0: all."
@@ -107,13 +112,13 @@ COMMON = (
         "--bad-records",
         "data.bad_records",
         click.Choice(["error", "skip"]),
-        "What to do with malformed records: fail, or skip and count them.",
+        "How to handle malformed records: fail, or skip and count them.",
     ),
     _option(
         "--bos",
         "prompt.bos",
         click.Choice(["single", "double"]),
-        "BOS tokens before the prompt; double matches the published checkpoints.",
+        "Number of BOS tokens before the prompt; double matches the published checkpoints.",
     ),
     _option(
         "--prompt-template-path",
@@ -135,7 +140,7 @@ COMMON = (
         "--num-warmup-steps --warmup-steps",
         "schedule.warmup_steps",
         int,
-        "Warm-up steps: the learning rate rises linearly from 0 in the first step.",
+        "Number of warm-up steps; the learning rate rises linearly, starting at 0 in the first step.",
     ),
     _option("--warmup-ratio", "schedule.warmup_ratio", float, "Warm-up length as a fraction of all steps."),
     _option(
@@ -144,7 +149,7 @@ COMMON = (
         int,
         "Training batch size per device, in records (listwise) or groups (pointwise).",
     ),
-    _option("--gradient-accumulation-steps", "batch.accumulation", int, "Forward passes per optimizer step."),
+    _option("--gradient-accumulation-steps", "batch.accumulation", int, "Number of forward passes per optimizer step."),
     _option(
         "--group-by-length",
         "batch.by_length",
@@ -155,7 +160,7 @@ COMMON = (
         "--gradient-checkpointing",
         "batch.gradient_checkpointing",
         bool,
-        "Recompute activations in the backward pass: less memory, more time.",
+        "Recompute activations in the backward pass, to save memory at the cost of time.",
     ),
     _option(
         "--deepspeed",
@@ -172,14 +177,14 @@ COMMON = (
         float,
         "Scale of the NEFTune embedding noise; 0: no noise.",
     ),
-    _option("--lora", "lora.enabled", bool, "Train LoRA adapters instead of all weights."),
+    _option("--lora", "lora.enabled", bool, "Train LoRA adapters instead of all model weights."),
     _option("--lora-r", "lora.r", int, "LoRA rank."),
-    _option("--lora-alpha", "lora.alpha", int, "LoRA alpha; adapters are scaled by alpha / r."),
-    _option("--lora-dropout", "lora.dropout", float, "Dropout on the adapters' inputs."),
+    _option("--lora-alpha", "lora.alpha", int, "LoRA alpha; the adapter output is scaled by alpha / r."),
+    _option("--lora-dropout", "lora.dropout", float, "Dropout rate for the adapter inputs."),
     _option(
         "--lora-target-modules", "lora.target_modules", str, "Layers to adapt: comma-separated names, or all-linear."
     ),
-    _option("--start-from-adapter", "lora.start_from", NAME, "Folder of a trained adapter to continue training."),
+    _option("--start-from-adapter", "lora.start_from", NAME, "Folder with a trained adapter to continue training."),
     _option(
         "--output-dir", "checkpoint.output_dir", NAME, "Folder for checkpoints and the trained model.", note=_REQUIRED
     ),
@@ -195,7 +200,7 @@ COMMON = (
         "--report-to",
         "logging.report_to",
         str,
-        "Experiment trackers, comma-separated: tensorboard, wandb, ... or all installed.",
+        "Experiment trackers, comma-separated (tensorboard, wandb, ...), or all installed ones.",
     ),
 )
 LISTWISE = (
@@ -210,7 +215,7 @@ LISTWISE = (
         "--ranking-loss",
         "objective.ranking_loss",
         click.Choice(RANKING_LOSSES),
-        "Ranking loss of the ranking and combined objectives.",
+        "Ranking loss for the ranking and combined objectives.",
     ),
     _option("--weighted", "objective.weighted", bool, "RankNet: weight pairs by 1 / (rank_i + rank_j), as FIRST does."),
     _option(
@@ -224,22 +229,29 @@ LISTWISE = (
         "--identifiers",
         "data.identifiers",
         click.Choice(["keep", "alpha", "numeric"]),
-        "Keep the records' identifiers or convert them.",
+        "Keep the identifiers in the records, or convert them.",
     ),
     _option(
         "--overlong",
         "data.overlong",
         click.Choice(["error", "skip", "truncate"]),
-        "Records longer than --context-size: fail, skip, or truncate.",
+        "How to handle records longer than --context-size: fail, skip or truncate.",
     ),
-    _option("--context-size", "prompt.context_tokens", int, "Maximum tokens of prompt and answer together."),
-    _option("--window-size", "prompt.window_size", int, "Passages per window at inference, recorded in the card."),
-    _option("--stride", "prompt.stride", int, "Ranks the window moves per step at inference, recorded in the card."),
+    _option("--context-size", "prompt.context_tokens", int, "Maximum number of tokens for prompt and answer together."),
+    _option(
+        "--window-size", "prompt.window_size", int, "Number of passages per window at inference, recorded in the card."
+    ),
+    _option(
+        "--stride",
+        "prompt.stride",
+        int,
+        "Number of ranks that the window moves per step at inference, recorded in the card.",
+    ),
     _option(
         "--max-passage-words",
         "prompt.max_passage_words",
         int,
-        "Maximum words per passage at inference, recorded in the card.",
+        "Maximum number of words per passage at inference, recorded in the card.",
     ),
 )
 POINTWISE = (
@@ -247,36 +259,37 @@ POINTWISE = (
         "--objective",
         "objective.name",
         click.Choice(OBJECTIVES["pointwise"]),
-        "Training objective; kl and margin need records with teacher scores.",
+        "Training objective; kl and margin require records with teacher scores.",
         note="default: cross-entropy",
     ),
     _option(
-        "--label-weight", "objective.label_weight", float, "Weight of the labels' cross-entropy added to kl and margin."
+        "--label-weight",
+        "objective.label_weight",
+        float,
+        "Weight of the label cross-entropy that is added to kl and margin.",
     ),
     _option(
         "--train-n-passages --train-group-size",
         "data.group_size",
         int,
-        "Group size: one positive and the rest negatives.",
+        "Number of passages per group: one positive, the rest negatives.",
     ),
     _option(
         "--q-max-len",
         "prompt.query_tokens",
         int,
-        "Maximum tokens of the query.",
-        note="default: 32, or half of an encoder's positions",
+        "Maximum number of query tokens.",
+        note="default: 32, or half of an encoder's context length",
     ),
     _option(
         "--p-max-len",
         "prompt.passage_tokens",
         int,
-        "Maximum tokens of the passage.",
-        note="default: 164, or the rest of an encoder's positions",
+        "Maximum number of passage tokens.",
+        note="default: 164, or the rest of an encoder's context length",
     ),
     _option("--append-eos", "prompt.append_eos", bool, "Append EOS to the pair (--input-format v2 only)."),
-    _option(
-        "--head", "prompt.head", click.Choice(HEADS), "Where the score comes from: a new score layer or token logits."
-    ),
+    _option("--head", "prompt.head", click.Choice(HEADS), "Source of the score: a new score layer or token logits."),
     _option("--instruction", "prompt.instruction", str, "Relevance instruction, replacing the template's."),
     _option("--positive-passage-no-shuffle", "data.positive_no_shuffle", bool, "Always use a record's first positive."),
     _option(

@@ -23,7 +23,7 @@ _REST = tuple(option for option in POINTWISE if option.path not in _TAKEN)
 @shared_options
 @recipe_options((*COMMON, *LISTWISE, *_REST))
 def command(name: str | None, **given: Any) -> None:
-    """List the bundled recipes, print one in full, or show which values the given options change in it."""
+    """List the bundled recipes, print one in full, or preview the values that the specified options change in it."""
     options = RecipeOptions.of(given)
     name = name or options.recipe
     if name is None:

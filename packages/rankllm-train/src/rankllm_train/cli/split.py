@@ -65,7 +65,7 @@ class SplitOptions:
     type=float,
     default=0.1,
     show_default=True,
-    help="Approximate fraction of the records that goes to the dev set.",
+    help="Approximate fraction of records for the dev set.",
 )
 @click.option("--output-dir", type=PATH, help="Folder for train.jsonl and dev.jsonl.")
 @click.option(
@@ -78,23 +78,22 @@ class SplitOptions:
     "--link-positives/--no-link-positives",
     default=True,
     show_default=True,
-    help="Keep records that share a positive passage on the same side.",
+    help="Keep records that share a positive passage in the same set.",
 )
 @click.option(
     "--bad-records",
     type=click.Choice(get_args(BadRecords)),
     default="error",
     show_default=True,
-    help="What to do with malformed records: fail, or skip and count them.",
+    help="How to handle malformed records: fail, or skip and count them.",
 )
 @shared("seed", "report", "overwrite")
 def command(**given: Any) -> None:
     """Split the pointwise or listwise records in FILE into training and dev sets without leakage.
 
-    A hash of the query, ignoring case and punctuation, decides the side. Records that share a query or a positive
-    passage,
-    directly or through other records, stay on the same side. The positives of a listwise record are its top-ranked
-    passage and its positive_docids.
+    Records are assigned by a hash of the query, ignoring case and punctuation. Records that share a query or a positive
+    passage, directly or through other records, stay in the same set. The positives of a listwise record are its
+    top-ranked passage and its positive_docids.
     """
     options = SplitOptions(**given)
     train, dev = options.outputs

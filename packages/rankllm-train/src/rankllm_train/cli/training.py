@@ -38,7 +38,7 @@ def run_options(command: FC) -> FC:
             "--overwrite-output-dir/--no-overwrite-output-dir",
             "overwrite",
             default=False,
-            help="Delete checkpoints of an earlier run in --output-dir and start over.",
+            help="Delete the checkpoints of an earlier run in --output-dir and start over.",
         ),
         click.option(
             "--resume-from-checkpoint",
@@ -58,7 +58,7 @@ def run_options(command: FC) -> FC:
 def listwise(resume_from: str | None, overwrite: bool, **given: Any) -> None:
     """Train a listwise reranker, which reads a window of passages and outputs their order.
 
-    Options override the recipe, and --set overrides both. Defaults apply where neither sets a value.
+    Options override the recipe, and --set overrides both. Defaults apply to values that are not set.
     """
     run("listwise", RunOptions(recipe=RecipeOptions.of(given), resume_from=resume_from, overwrite=overwrite))
 
@@ -69,13 +69,13 @@ def listwise(resume_from: str | None, overwrite: bool, **given: Any) -> None:
 @click.option(
     "--input-format",
     type=click.Choice(list(FORMATS)),
-    help="Pair format of RankLLaMA: v1 as published, v2 as in later Tevatron versions.",
+    help="RankLLaMA pair format: v1 as published, v2 as in later Tevatron versions.",
 )
 @run_options
 def pointwise(resume_from: str | None, overwrite: bool, **given: Any) -> None:
     """Train a pointwise reranker, which reads one passage and outputs a score.
 
-    Options override the recipe, and --set overrides both. Defaults apply where neither sets a value.
+    Options override the recipe, and --set overrides both. Defaults apply to values that are not set.
     """
     run("pointwise", RunOptions(recipe=RecipeOptions.of(given), resume_from=resume_from, overwrite=overwrite))
 
@@ -120,14 +120,14 @@ def _summary(result: TrainingResult, *, loss: float) -> str:
 @click.argument("adapter", type=NAME)
 @click.argument("out", type=NAME)
 @click.option(
-    "--base-model", type=NAME, help="Base model, by folder or hub name.  [default: the one recorded in the adapter]"
+    "--base-model", type=NAME, help="Base model, by folder or hub name.  [default: as recorded in the adapter]"
 )
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
     default="auto",
     show_default=True,
-    help="Precision of the merged weights; auto is the base model's. Merging is done in float32.",
+    help="Precision of the merged weights; auto uses the base model's. Merging is done in float32.",
 )
 def merge(adapter: str, out: str, base_model: str | None, dtype: str) -> None:
     """Merge the LoRA adapter in folder ADAPTER into its base model and write the merged model with its card to OUT."""

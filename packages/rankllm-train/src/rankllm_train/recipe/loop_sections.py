@@ -26,7 +26,7 @@ class OptimSection:
     adam_beta2: float = 0.999
     """Decay rate of the second moment."""
     adam_epsilon: float = 1e-8
-    """Added to the denominator of the update for numerical stability."""
+    """Term added to the denominator of the update for numerical stability."""
     max_grad_norm: float = 1.0
     """Maximum gradient norm for clipping; 0: no clipping."""
     noisy_embedding_alpha: float = 0.0
@@ -50,7 +50,7 @@ class ScheduleSection:
     num_epochs: float = 3.0
     """Number of passes over the data."""
     max_steps: int = 0
-    """Stop after this many optimizer steps; 0: train for num_epochs."""
+    """Stop after this number of optimizer steps; 0: train for num_epochs."""
     lr_scheduler: str = "linear"
     """linear, cosine, cosine_with_restarts, polynomial, constant, constant_with_warmup."""
     warmup_steps: int = 0
@@ -83,12 +83,12 @@ class BatchSection:
     """Batch sizes and memory savings."""
 
     per_device: int = 1
-    """Records (pointwise: groups) per forward pass of one process."""
+    """Number of records (pointwise: groups) per forward pass on each process."""
     accumulation: int = 1
-    """Forward passes per optimizer step."""
+    """Number of forward passes per optimizer step."""
     by_length: bool = False
-    """Listwise: group the records of an optimizer step into forward passes by length, to reduce padding. The loss of a
-    step covers the same records either way; a pass holds more short records or fewer long ones, `per_device` on
+    """Listwise: group the records of an optimizer step into forward passes by length, to reduce padding. The step's
+    loss covers the same records either way; a pass contains more short records or fewer long ones, `per_device` on
     average."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of storing them."""
@@ -133,17 +133,16 @@ class EvaluationSection:
     every: str = "epoch"
     """When to evaluate: `epoch`, or a number of optimizer steps. The last step is always evaluated."""
     per_device: int = 1
-    """Records (pointwise: groups) per forward pass of one process."""
+    """Number of records (pointwise: groups) per forward pass on each process."""
     keep_best: bool = True
-    """Whether OUTPUT_DIR holds the best evaluated model at the end instead of the last one. During training it is
-    kept in OUTPUT_DIR/best, independently of the checkpoints."""
+    """Whether OUTPUT_DIR contains the model with the best evaluation at the end, instead of the last model. During
+    training, the best model is kept in OUTPUT_DIR/best, independently of the checkpoints."""
     metric: str = ""
     """Metric that selects the best model: `loss` (lower is better), `ndcg@10` or `mrr@10` (higher is better). Empty:
-    ndcg@10,
-    or loss for the generation objective, whose first-token logits can be ranked as in FIRST but are not trained for
-    it."""
+    ndcg@10, or loss for the generation objective: its first-token logits can be used to rank as in FIRST, but are not
+    trained for it."""
     patience: int = 0
-    """Early stopping: consecutive evaluations without improvement before training stops; 0: never."""
+    """Early stopping: number of consecutive evaluations without improvement before training stops; 0: never."""
 
     def __post_init__(self) -> None:
         at_least(1, data=self, names=("per_device",), section="evaluation")
@@ -164,11 +163,11 @@ class LoggingSection:
     """What is logged. The metrics file OUTPUT_DIR/metrics.jsonl is always written."""
 
     every_steps: int = 1
-    """Optimizer steps between log entries."""
+    """Number of optimizer steps between log entries."""
     report_to: tuple[str, ...] = ()
-    """Experiment trackers to report to (tensorboard, wandb, ...), or `all` that are installed."""
+    """Experiment trackers to report to (tensorboard, wandb, ...), or `all` for all installed ones."""
     run_name: str = ""
-    """Name of the run in the trackers."""
+    """Run name in the experiment trackers."""
 
     def __post_init__(self) -> None:
         at_least(1, data=self, names=("every_steps",), section="logging")

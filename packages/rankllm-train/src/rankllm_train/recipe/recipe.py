@@ -35,12 +35,12 @@ from rankllm_train.recipe.sections import (
 RECIPE_NAME = "recipe.yaml"
 """File name of the full recipe saved next to a trained model."""
 _POLYNOMIAL_END = 1e-7
-"""Final learning rate of transformers' polynomial schedule."""
+"""Final learning rate of the polynomial schedule in transformers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All settings of one run."""
+    """All settings of a training run."""
 
     method: str = "listwise"
     """`listwise` or `pointwise`."""
@@ -78,7 +78,7 @@ class Recipe:
 
     @property
     def objective_name(self) -> str:
-        """The configured objective, or the method's first one by default."""
+        """The configured objective, or the method's first objective if none is set."""
         return self.objective.name or OBJECTIVES[self.method][0]
 
     @property
@@ -88,7 +88,7 @@ class Recipe:
 
     @property
     def keeps_best(self) -> bool:
-        """Whether the run ends with the best model on the dev data."""
+        """Whether the output is the model that is best on the dev data."""
         return bool(self.data.eval) and self.evaluation.keep_best
 
     def to_dict(self) -> dict[str, object]:
@@ -101,7 +101,7 @@ class Recipe:
         }
 
     def changed(self, overrides: Mapping[str, object], *, where: str = "") -> Recipe:
-        """Return a copy with values replaced by `section.key`; names and types are checked as in a file."""
+        """Return a copy with values replaced, by `section.key`; names and types are checked as in a file."""
         nested: dict[str, object] = {}
         for path, value in overrides.items():
             section, _, key = path.partition(".")
@@ -122,7 +122,7 @@ SECTIONS: Mapping[str, type] = {
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Names of the bundled recipes."""
+    """Return the names of the bundled recipes."""
     folder = resources.files("rankllm_train") / "recipes"
     return tuple(sorted(i.name.removesuffix(".yaml") for i in folder.iterdir() if i.name.endswith(".yaml")))
 

@@ -1,4 +1,4 @@
-"""Recipe sections that say what is trained: model, data, prompt, objective and adapters.
+"""Recipe sections that define what is trained: model, data, prompt, objective and adapters.
 
 Each is a frozen dataclass with documented fields, validated on creation. The training loop is in `loop_sections`.
 """
@@ -17,7 +17,7 @@ OBJECTIVES = {
     "listwise": ("generation", "ranking", "combined"),
     "pointwise": ("cross-entropy", "binary-cross-entropy", "kl", "margin"),
 }
-"""Method -> available objectives, the default first. `methods` has a module for each method."""
+"""Method -> available objectives, default first. `methods` has a module for each method."""
 METHODS = tuple(OBJECTIVES)
 ALL_LINEAR = "all-linear"
 """Value of lora.target_modules that means every linear layer except the head."""
@@ -36,7 +36,7 @@ class ModelSection:
     """Attention implementation. `auto`: flash_attention_2 on a GPU if it is installed, otherwise sdpa; on a CPU with
     bf16 weights (LoRA), rankllm's own blockwise attention."""
     trust_remote_code: bool = False
-    """Whether to run the model's own Python code."""
+    """Whether to run remote code: custom Python code that comes with the model."""
 
     def __post_init__(self) -> None:
         one_of(self.precision, ("fp32", "bf16", "fp16"), where="model.precision")
@@ -49,20 +49,21 @@ class DataSection:
     """Training data."""
 
     train: str = ""
-    """Training file (JSON Lines or a JSON array, plain, .gz or .xz) or the name of a Hugging Face data set."""
+    """Training file (JSON Lines or a JSON array, plain, .gz or .xz) or the name of a Hugging Face dataset."""
     eval: str = ""
-    """Dev data to evaluate on during training, in the same formats; empty: none."""
+    """Dev data for evaluation during training, in the same formats; empty: none."""
     identifiers: str = "keep"
-    """Listwise: `keep` the records' identifiers, or convert them to `alpha` or `numeric`."""
+    """Listwise: `keep` the identifiers in the records, or convert them to `alpha` or `numeric`."""
     max_records: int = 0
     """Maximum number of records to use, from the start; 0: all."""
     overlong: str = "error"
-    """Records longer than `prompt.context_tokens`: `error` fails and names the record, `skip` skips it, `truncate`
-    truncates its passages to fewer words as inference does. Skipped and truncated records are counted."""
+    """Records longer than `prompt.context_tokens`: `error` stops the run with an error that names the record, `skip`
+    skips it, `truncate` truncates its passages to fewer words as at inference. Skipped and truncated records are
+    counted."""
     bad_records: str = "error"
-    """Malformed records: `error` fails and names the record, `skip` skips and counts it."""
+    """Malformed records: `error` stops the run with an error that names the record, `skip` skips and counts it."""
     group_size: int = 16
-    """Pointwise: passages per group, one positive and the rest negatives (RankLLaMA: 16)."""
+    """Pointwise: number of passages per group, one positive and the rest negatives (RankLLaMA: 16)."""
     positive_no_shuffle: bool = False
     """Pointwise: always use a record's first positive instead of sampling one."""
     negative_no_shuffle: bool = False
@@ -81,30 +82,29 @@ class PromptSection:
     """Prompt format and limits, for training and, through the card, for inference."""
 
     template: str = ""
-    """Template name or YAML file. Empty, listwise: the bundled template that matches the records; pointwise:
-    `rankllama`,
-    `yes_no` with a yes-no or single-token head, or `pair` for encoders."""
+    """Template name or YAML file. If empty: for listwise, the bundled template that matches the records; for pointwise,
+    `rankllama`, `yes_no` with a yes-no or single-token head, or `pair` for encoders."""
     bos: str = "single"
     """BOS tokens before the prompt, `single` or `double` (card key `bos`)."""
     context_tokens: int = 4096
-    """Listwise: maximum tokens of prompt and answer together."""
+    """Listwise: maximum number of tokens for prompt and answer together."""
     max_passage_words: int = 300
-    """Listwise: maximum words per passage at inference."""
+    """Listwise: maximum number of words per passage at inference."""
     window_size: int = 20
-    """Listwise: passages per window at inference."""
+    """Listwise: number of passages per window at inference."""
     stride: int = 10
-    """Listwise: ranks the window moves per step at inference."""
+    """Listwise: number of ranks that the window moves per step at inference."""
     head: str = "sequence-classification"
     """Pointwise: source of the score, either `sequence-classification` (a new score layer) or the language model's
-    logits:
-    `yes-no` (positive minus negative token of the template) or `single-token` (positive token only)."""
+    logits: `yes-no` (the template's positive token minus its negative token) or `single-token` (positive token
+    only)."""
     instruction: str = ""
     """Pointwise: relevance instruction, replacing the template's; recorded in the card."""
     query_tokens: int | None = None
-    """Pointwise: maximum tokens of the query. Null: 32, or half of an encoder's positions."""
+    """Pointwise: maximum number of query tokens. Null: 32, or half of an encoder's context length."""
     passage_tokens: int | None = None
-    """Pointwise: maximum tokens of the passage. Null: 164, or the positions of an encoder that the query leaves
-    free."""
+    """Pointwise: maximum number of passage tokens. Null: 164, or the part of an encoder's context length that the query
+    does not use."""
     append_eos: bool = False
     """Pointwise, `rankllama-v2` only: append EOS to the pair."""
 
@@ -122,21 +122,20 @@ class ObjectiveSection:
 
     name: str = ""
     """Listwise: generation, ranking or combined. Pointwise: cross-entropy (softmax over the group),
-    binary-cross-entropy
-    (each pair on its own), kl or margin (distillation). Empty: the first one of the method."""
+    binary-cross-entropy (each pair independently), kl or margin (distillation). Empty: the method's first objective."""
     ranking_loss: str = "ranknet"
-    """Listwise, objectives ranking and combined: ranknet, listnet or lambda."""
+    """Ranking loss for the listwise objectives ranking and combined: ranknet, listnet or lambda."""
     weighted: bool = False
     """RankNet: weight pair (i, j) by 1 / (rank_i + rank_j) (FIRST, arXiv:2406.15657)."""
     ranking_weight: float | None = None
-    """Combined objective: factor of the ranking loss. Null: the original's 10 for weighted ranknet, 0.1 for listnet, 1
-    otherwise (castorini/rank_llm@1b3cabb training/utils/train_utils.py)."""
+    """Combined objective: weight of the ranking loss. Null: as in the original, 10 for weighted ranknet, 0.1 for
+    listnet and 1 otherwise (castorini/rank_llm@1b3cabb training/utils/train_utils.py)."""
     teacher_temperature: float = 1.0
-    """KL: temperature that divides the teacher's scores."""
+    """KL: temperature by which the teacher's scores are divided."""
     student_temperature: float = 1.0
-    """KL: temperature that divides the model's scores."""
+    """KL: temperature by which the model's scores are divided."""
     label_weight: float = 0.0
-    """KL and margin: weight of the cross-entropy of the labelled positive, added because a teacher may err."""
+    """KL and margin: weight of the additional cross-entropy on the labelled positive, in case the teacher is wrong."""
 
     def __post_init__(self) -> None:
         one_of(self.ranking_loss, RANKING_LOSSES, where="objective.ranking_loss")
@@ -167,16 +166,16 @@ class LoraSection:
     r: int = 32
     """LoRA rank."""
     alpha: int = 64
-    """LoRA alpha; adapters are scaled by alpha / r."""
+    """LoRA alpha; the adapter output is scaled by alpha / r."""
     dropout: float = 0.1
-    """Dropout on the adapters' inputs."""
+    """Dropout rate for the adapter inputs."""
     target_modules: tuple[str, ...] = ("q_proj", "v_proj", "o_proj", "down_proj", "up_proj", "gate_proj")
-    """Names of the layers to adapt, or `all-linear` alone for every linear layer. The default is RankLLaMA's six
-    (texttron/tevatron@0545746 examples/rankllama/modeling.py); encoders name their layers differently, and for them the
+    """Names of the layers to adapt, or only `all-linear` for every linear layer. The default is RankLLaMA's six
+    (texttron/tevatron@0545746 examples/rankllama/modeling.py). Encoders name their layers differently, so for them the
     default means all-linear."""
     start_from: str = ""
-    """Folder of a trained adapter with the same base and rank to continue training; empty: new adapters. Its optimizer
-    state and prompt are not carried over: a listwise run may start from a pointwise adapter."""
+    """Folder with a trained adapter to continue training, with the same base model and rank; empty: new adapters. Its
+    optimizer state and prompt are not reused, so a listwise run may start from a pointwise adapter."""
 
     def __post_init__(self) -> None:
         at_least(1, data=self, names=("r", "alpha"), section="lora")

@@ -1,6 +1,6 @@
 """Recipe values that depend on the base model: prompt format, length limits and the layers that LoRA adapts.
 
-An encoder is trained as a cross-encoder, on pairs in its tokenizer's own format, as at inference.
+Encoders are trained as cross-encoders, on pairs in the tokenizer's own format, as at inference.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from rankllm_train.recipe.sections import ALL_LINEAR, LoraSection, PromptSection
 def settle(recipe: Recipe, config: Mapping[str, object]) -> Recipe:
     """Return the recipe with every value filled in that depends on the base model. config: the model's `config.json`.
 
-    Raises ConfigError if the recipe asks an encoder for what only a decoder can do, ContractError if an encoder's head
-    has several labels.
+    Raises ConfigError if the recipe requires an encoder to do what only a decoder can, ContractError if an encoder's
+    head has several labels.
     """
     limits = PairLimits()
     if not is_encoder(config):

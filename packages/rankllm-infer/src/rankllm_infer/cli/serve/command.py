@@ -18,7 +18,7 @@ from rankllm_infer.options import RerankOptions
 from rankllm_infer.serving.settings import ServerOptions
 
 _OF_A_RUN = ("top_k_candidates",)
-"""Options that apply to files of requests; a client sends exactly the documents it wants ranked."""
+"""Options that only apply to request files; a client sends exactly the documents to be ranked."""
 
 
 @click.command("serve", cls=GroupedCommand, context_settings=SETTINGS)
@@ -32,7 +32,7 @@ def command(**given: Any) -> None:
     """Serve a reranker over HTTP.
 
     POST /rerank, /v1/rerank and /v2/rerank implement the APIs of Cohere, Jina, vLLM and text-embeddings-inference, so
-    existing clients only need the base URL. Open / in a browser to try the model. The first SIGTERM or Ctrl-C lets
+    existing clients only need a new base URL. Open / in a browser to try the model. The first SIGTERM or Ctrl-C lets
     requests in flight finish; the second stops the server immediately.
     """
     try:

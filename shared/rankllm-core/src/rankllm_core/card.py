@@ -25,7 +25,7 @@ from rankllm_core.prompts.template import Template, load_template, template_from
 
 CARD_NAME = "rankllm.yaml"
 CARD_FORMAT = 3
-"""Latest format. 2: templates may declare identifiers, answer and reasoning. 3: single-token heads, layouts `chat`,
+"""Newest format. 2: templates may declare identifiers, answer and reasoning. 3: single-token heads, layouts `chat`,
 `raw` and `pair`, probabilities, bidirectional attention, pairwise cards, probes. A card is written in the oldest format
 that can represent it, so that older releases can read it."""
 

@@ -206,7 +206,7 @@ def test_judgements_in_rank_llms_json_are_read(folder, home):
         ),
         (
             "dl18-passage",
-            "dl18-passage: no such file, and no such test collection (known: dl19-passage, dl20-passage",
+            "dl18-passage: no such file and no such test collection (known: dl19-passage, dl20-passage",
         ),
     ],
 )

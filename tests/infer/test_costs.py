@@ -193,7 +193,7 @@ def test_real_windows_are_counted_within_two_percent():
     from real_windows import real_requests
 
     options = RerankOptions(window_size=10, stride=5, top_k_candidates=20, dtype="bfloat16", device="cpu")
-    requests = real_requests(2)
+    requests = real_requests(4)
     plan = plan_reranking("smollm2-first", options)
     (costs,) = estimate_costs(plan, requests)
     with load_reranker("smollm2-first", options) as reranker:

